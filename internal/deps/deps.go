@@ -1,0 +1,31 @@
+// Package deps pins modules while the tree is being laid out; it is deleted before the first landing.
+package deps
+
+import (
+	_ "github.com/bobuhiro11/gokvm/kvm"
+	_ "github.com/creack/pty"
+	_ "github.com/diskfs/go-diskfs"
+	_ "github.com/erofs/go-erofs"
+	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/google/go-containerregistry/pkg/registry"
+	_ "github.com/google/go-containerregistry/pkg/v1/remote"
+	_ "github.com/hanwen/go-fuse/v2/fuse"
+	_ "github.com/klauspost/compress/zstd"
+	_ "github.com/mdlayher/vsock"
+	_ "github.com/miekg/dns"
+	_ "github.com/rogpeppe/go-internal/testscript"
+	_ "github.com/spf13/cobra"
+	_ "github.com/u-root/u-root/pkg/cpio"
+	_ "github.com/vbauerster/mpb/v8"
+	_ "go.uber.org/goleak"
+	_ "golang.org/x/arch/x86/x86asm"
+	_ "golang.org/x/net/dns/dnsmessage"
+	_ "golang.org/x/net/nettest"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/sys/unix"
+	_ "golang.org/x/term"
+	_ "gvisor.dev/gvisor/pkg/tcpip/stack"
+	_ "gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	_ "gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	_ "pgregory.net/rapid"
+)
