@@ -1,0 +1,51 @@
+package guestmem
+
+import (
+	"errors"
+	"os"
+)
+
+// Discard gives the whole pages of [gpa, gpa+n) back to the host; they read as
+// zero afterwards. Pages that are only partly in the range stay, and so do those
+// covered by MapFile. The range must lie inside one region. The guest may run
+// meanwhile: whether its writes to the range survive is then up to timing.
+func (m *Memory) Discard(gpa, n uint64) error {
+	if _, _, ok := m.find(gpa, n); !ok {
+		return &Error{Op: "discard", GPA: gpa, Size: n, Err: ErrOutOfRange}
+	}
+	page := uint64(os.Getpagesize())
+	from := (gpa + page - 1) / page * page
+	to := (gpa + n) / page * page
+	if from >= to {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for _, o := range m.overlays {
+		if o.End() <= from || o.GPA >= to {
+			continue
+		}
+		if o.GPA > from {
+			errs = append(errs, m.discardPiece(from, o.GPA-from))
+		}
+		from = max(from, min(o.End(), to))
+	}
+	errs = append(errs, m.discardPiece(from, to-from))
+	if err := errors.Join(errs...); err != nil {
+		return &Error{Op: "discard", GPA: gpa, Size: n, Err: err}
+	}
+	return nil
+}
+
+// covered reports whether MapFile put a file over the page at gpa.
+func (m *Memory) covered(gpa uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, o := range m.overlays {
+		if gpa-o.GPA < o.Size {
+			return true
+		}
+	}
+	return false
+}

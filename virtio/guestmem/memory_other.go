@@ -1,0 +1,30 @@
+//go:build !linux
+
+package guestmem
+
+import "os"
+
+// Allocate needs Linux: the error is ErrUnsupported.
+func (o Options) Allocate(ranges ...Range) (*Memory, error) {
+	if _, err := checkRanges(ranges); err != nil {
+		return nil, err
+	}
+	return nil, &Error{Op: "allocate", Err: ErrUnsupported}
+}
+
+// MapFile needs Linux: the error is ErrUnsupported.
+func (m *Memory) MapFile(gpa uint64, f *os.File, off int64, n uint64) error {
+	return &Error{Op: "map file", GPA: gpa, Size: n, Err: ErrUnsupported}
+}
+
+// Resident is the size of the memory, since nothing better is known.
+func (m *Memory) Resident() (uint64, error) { return m.Size(), nil }
+
+func (m *Memory) discardPiece(gpa, n uint64) error {
+	if r, off, ok := m.find(gpa, n); ok {
+		clear(r.mem[off : off+int(n)])
+	}
+	return nil
+}
+
+func (m *Memory) unmap() error { return nil }
