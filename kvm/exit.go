@@ -94,8 +94,6 @@ const (
 	offReady      = 12
 	offIFFlag     = 13
 	offFlags      = 14
-	offCR8        = 16
-	offAPICBase   = 24
 	offUnion      = 32
 	unionSize     = 256
 	// minRunSize is what the fixed part of kvm_run takes up to the union's end.
