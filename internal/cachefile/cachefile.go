@@ -11,8 +11,8 @@
 // serves. Instead the modification time of a verified file is set to an instant
 // computed from the digest: whoever writes to the file or truncates it later
 // changes that time. The check at each use is therefore one fstat. It finds
-// accidents, not attacks: the directory must not be writable by anybody whom
-// the caller does not trust.
+// accidents, and files that belong to another user than root or the caller, but
+// the directory must not be writable by anybody whom the caller does not trust.
 package cachefile
 
 import (
@@ -94,7 +94,7 @@ func openVerified(path string, digest Digest, size int64) (*os.File, error) {
 		return nil, err
 	}
 	info, err := f.Stat()
-	if err == nil && (!info.Mode().IsRegular() || info.Size() != size || !info.ModTime().Equal(seal(digest))) {
+	if err == nil && (!info.Mode().IsRegular() || info.Size() != size || !info.ModTime().Equal(seal(digest)) || !trustedOwner(info)) {
 		err = errStale
 	}
 	if err != nil {
@@ -105,7 +105,7 @@ func openVerified(path string, digest Digest, size int64) (*os.File, error) {
 }
 
 func fillFile(dir, path string, digest Digest, size int64, fill func(w *os.File) error) (_ *os.File, err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
 	sweep(dir)
