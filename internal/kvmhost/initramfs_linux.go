@@ -15,12 +15,11 @@ import (
 	"github.com/hutchvm/hutch/internal/kvmhost/kmod"
 )
 
-var (
-	// modulesFirst must be there before the guest can talk to the outer side.
-	modulesFirst = []string{"virtio_pci", "virtio_console"}
-	// modulesLater are loaded while the guest waits for its orders.
-	modulesLater = []string{"9pnet_virtio", "9p", "overlay", "virtio_blk", "crc32c_generic", "ext4", "kvm_amd"}
-)
+// bootModules are what the guest loads before it waits for its order. All others
+// are loaded by the kernel when they are needed.
+var bootModules = []string{
+	"virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay", "virtio_blk", "crc32c_generic", "ext4", "kvm_amd",
+}
 
 // initramfs builds the archive with the guest's first process and the modules
 // that it needs to reach the root file system.
@@ -42,42 +41,33 @@ func initramfs(program, modules string) ([]byte, error) {
 	}
 
 	records := []cpio.Record{
-		directory("boot"), directory("dev"), directory("proc"), directory("root"), directory("sys"),
+		directory("boot"), directory("dev"), directory("proc"), directory("root"), directory("run"), directory("sys"),
 		cpio.CharDev("dev/console", 0o600, 5, 1), // without these two a program has no standard streams
 		cpio.CharDev("dev/null", 0o666, 1, 3),
 		cpio.StaticFile(strings.TrimPrefix(guest.InitPath, "/"), string(exe), 0o755),
 	}
 	seen := make(map[string]bool)
-	add := func(list string, names []string) error {
-		var files strings.Builder
-		for _, name := range names {
-			order, err := index.Resolve(name)
-			if err != nil {
-				continue // built into this kernel
-			}
-			for _, m := range order {
-				if seen[m.Name] {
-					continue
-				}
-				seen[m.Name] = true
-				data, err := os.ReadFile(filepath.Join(modules, m.Path))
-				if err != nil {
-					return err
-				}
-				base := path.Base(m.Path)
-				records = append(records, cpio.StaticFile("boot/"+base, string(data), 0o644))
-				fmt.Fprintln(&files, base)
-			}
+	var list strings.Builder
+	for _, name := range bootModules {
+		order, err := index.Resolve(name)
+		if err != nil {
+			continue // built into this kernel
 		}
-		records = append(records, cpio.StaticFile(strings.TrimPrefix(list, "/"), files.String(), 0o644))
-		return nil
+		for _, m := range order {
+			if seen[m.Name] {
+				continue
+			}
+			seen[m.Name] = true
+			data, err := os.ReadFile(filepath.Join(modules, m.Path))
+			if err != nil {
+				return nil, err
+			}
+			base := path.Base(m.Path)
+			records = append(records, cpio.StaticFile("boot/"+base, string(data), 0o644))
+			fmt.Fprintln(&list, base)
+		}
 	}
-	if err := add(guest.BootList, modulesFirst); err != nil {
-		return nil, err
-	}
-	if err := add(guest.BootLater, modulesLater); err != nil {
-		return nil, err
-	}
+	records = append(records, cpio.StaticFile(strings.TrimPrefix(guest.BootList, "/"), list.String(), 0o644))
 
 	var out bytes.Buffer
 	w := cpio.Newc.Writer(&out)

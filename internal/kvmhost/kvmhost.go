@@ -121,6 +121,8 @@ type Config struct {
 	Memory    int           // MiB
 	CPUs      int
 
+	// Boot makes the host boot even if the saved state of a booted one is there.
+	Boot bool
 	// Cache is the directory for preparations; empty means the value of EnvCache,
 	// else hutch-kvmhost in the user's cache directory.
 	Cache string
@@ -144,11 +146,14 @@ type Result struct {
 // Phases are measured from the call of Run.
 type Phases struct {
 	Prepared time.Duration // the emulator was about to be started
-	Init     time.Duration // the kernel was up and the guest's init answered
+	Ordered  time.Duration // the guest had got its order
 	Running  time.Duration // the command was started
 	Ended    time.Duration // the command had ended and its output was here
 	Down     time.Duration // the emulator was gone
 
-	// The same stages by the guest's own clock, which starts with its kernel.
-	GuestInit, GuestMounted, GuestRunning time.Duration
+	// Guest has stages by the guest's own clock: its init ran, was ready for an
+	// order, got it, had mounted all file systems, had started the command.
+	Guest [5]time.Duration
+	// Resumed is true when the host started from a saved state.
+	Resumed bool
 }

@@ -24,61 +24,93 @@ const goodQEMU = 10
 const kernelArgs = "console=ttyS0 8250.nr_uarts=1 quiet loglevel=4 panic=-1 reboot=t mitigations=off tsc=reliable " +
 	"no_timer_check random.trust_cpu=on cryptomgr.notests audit=0 rcupdate.rcu_expedited=1 nowatchdog"
 
+// Numbers of the files that QEMU inherits. No channel has a name in the file
+// system: nothing to clean up, and its end is the end of the process.
+const (
+	fdControl = iota + 3
+	fdStdin
+	fdStdout
+	fdStderr
+	fdConsole
+	fdMonitor
+	fdInitrd
+)
+
 // emulator is a running QEMU and this side's ends of its channels.
 type emulator struct {
-	control, stdin, stdout, stderr, console *os.File
+	control, stdin, stdout, stderr, console, monitor *os.File
 
 	errText ring          // what QEMU itself printed
 	exited  chan struct{} // closed when the process is gone
 	kill    func()
 }
 
+// shape is what makes two emulated machines the same to the software in them.
+type shape struct {
+	host   prep.Host
+	memory int // MiB
+	cpus   int
+	shares int // number of share devices
+	initrd []byte
+}
+
 // escape doubles commas, which separate the parts of a QEMU option.
 func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
-// arguments is QEMU's command line. The channels are inherited files, numbered
-// from 3: no name in the file system, nothing to clean up, and their end is the
-// end of the process.
-func arguments(c *Config, h prep.Host, shares []string) []string {
+// arguments is QEMU's command line without what may differ between a frozen
+// machine and its copies.
+func (m *shape) arguments() []string {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-machine", "q35,vmport=off,smbus=off,sata=off,usb=off,i8042=off,hpet=off",
 		"-accel", "tcg,thread=multi,tb-size=512",
 		"-cpu", "EPYC,+svm,+npt",
-		"-smp", strconv.Itoa(c.CPUs),
-		"-m", strconv.Itoa(c.Memory),
-		"-kernel", h.Kernel,
-		"-initrd", "/proc/self/fd/8",
+		"-smp", strconv.Itoa(m.cpus),
+		"-m", strconv.Itoa(m.memory),
+		"-kernel", m.host.Kernel,
+		"-initrd", fmt.Sprintf("/proc/self/fd/%d", fdInitrd),
 		"-append", kernelArgs,
-		"-chardev", "socket,id=console,fd=7", "-serial", "chardev:console",
+		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", fdConsole), "-serial", "chardev:console",
+		"-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", fdMonitor), "-mon", "chardev=monitor,mode=control",
 		"-device", "virtio-serial-pci,max_ports=8",
-		"-drive", "if=none,id=scratch,format=raw,cache=unsafe,snapshot=on,file=" + escape(h.Scratch),
+		"-drive", "if=none,id=scratch,format=raw,cache=unsafe,snapshot=on,file=" + escape(m.host.Scratch),
 		"-device", "virtio-blk-pci,drive=scratch",
 	}
-	for i, name := range []string{wire.PortControl, wire.PortStdin, wire.PortStdout, wire.PortStderr} {
-		id := "ch" + strconv.Itoa(i)
-		args = append(args,
-			"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", id, 3+i),
-			"-device", fmt.Sprintf("virtserialport,chardev=%s,name=%s,nr=%d", id, name, i+1))
+	if m.host.QEMU.QuickFirmware {
+		args = append(args, "-bios", "qboot.rom")
 	}
-	args = append(args, "-virtfs", "local,path=/,mount_tag="+wire.RootTag+",security_model=none,readonly=on,multidevs=remap")
-	for i, dir := range shares {
+	for i, name := range []string{wire.PortControl, wire.PortStdin, wire.PortStdout, wire.PortStderr} {
+		args = append(args,
+			"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", name, fdControl+i),
+			"-device", fmt.Sprintf("virtserialport,chardev=%s,name=%s,nr=%d", name, name, i+1))
+	}
+	return args
+}
+
+// shareArguments adds the outer root and the shares. Devices without a share
+// to show get the empty directory.
+func (m *shape) shareArguments(dirs []string, empty string) []string {
+	args := []string{"-virtfs", "local,path=/,mount_tag=" + wire.RootTag + ",security_model=none,readonly=on,multidevs=remap"}
+	for i := range m.shares {
+		dir := empty
+		if i < len(dirs) {
+			dir = dirs[i]
+		}
 		args = append(args, "-virtfs", "local,path="+escape(dir)+",mount_tag="+wire.ShareTag(i)+",security_model=none,multidevs=remap")
 	}
 	return args
 }
 
 // launch starts QEMU.
-func launch(c *Config, h prep.Host, initrd []byte, shares []string) (*emulator, error) {
-	const files = 6 // five channels and the initial root
-	theirs := make([]*os.File, 0, files)
+func (m *shape) launch(extra ...string) (*emulator, error) {
+	var theirs []*os.File
 	defer func() {
 		for _, f := range theirs {
 			f.Close()
 		}
 	}()
 	e := &emulator{exited: make(chan struct{})}
-	for _, ours := range []**os.File{&e.control, &e.stdin, &e.stdout, &e.stderr, &e.console} {
+	for _, ours := range []**os.File{&e.control, &e.stdin, &e.stdout, &e.stderr, &e.console, &e.monitor} {
 		a, b, err := channel()
 		if err != nil {
 			e.closeFiles()
@@ -86,14 +118,14 @@ func launch(c *Config, h prep.Host, initrd []byte, shares []string) (*emulator, 
 		}
 		*ours, theirs = a, append(theirs, b)
 	}
-	memory, err := memoryFile(initrd)
+	initrd, err := memoryFile(m.initrd)
 	if err != nil {
 		e.closeFiles()
 		return nil, err
 	}
-	theirs = append(theirs, memory)
+	theirs = append(theirs, initrd)
 
-	cmd := exec.Command(h.QEMU.Path, arguments(c, h, shares)...)
+	cmd := exec.Command(m.host.QEMU.Path, append(m.arguments(), extra...)...)
 	cmd.ExtraFiles = theirs
 	cmd.Stdout, cmd.Stderr = &e.errText, &e.errText
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -129,7 +161,7 @@ func (e *emulator) stop() {
 }
 
 func (e *emulator) closeFiles() {
-	for _, f := range []*os.File{e.control, e.stdin, e.stdout, e.stderr, e.console} {
+	for _, f := range []*os.File{e.control, e.stdin, e.stdout, e.stderr, e.console, e.monitor} {
 		if f != nil {
 			f.Close()
 		}

@@ -2,6 +2,7 @@ package kvmhost
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -45,19 +46,39 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		c.CPUs = 1
 	}
 	command.Modules = host.Modules
+	command.Seed = make([]byte, 64)
+	rand.Read(command.Seed)
 	initrd, err := initramfs(c.Init, host.Modules)
 	if err != nil {
 		return Result{}, &Error{Op: "initial root", Err: err}
 	}
 
-	s := &session{config: &c, begin: begin, command: command}
-	s.phases.Prepared = time.Since(begin)
-	if s.emulator, err = launch(&c, host, initrd, command.Shares); err != nil {
-		return Result{}, &Error{Op: "start QEMU", Err: err}
+	m := &shape{host: host, memory: c.Memory, cpus: c.CPUs, shares: max(usualShares, len(command.Shares)), initrd: initrd}
+	empty := filepath.Join(filepath.Dir(host.States), "empty")
+	if err := os.MkdirAll(empty, 0o755); err != nil {
+		return Result{}, &Error{Op: "prepare", Err: err}
 	}
-	status, err := s.run(ctx)
-	s.emulator.stop()
-	s.phases.Down = time.Since(begin)
+	state, err := m.frozen(ctx, &c, empty)
+	if err != nil {
+		return Result{}, &Error{Op: "prepare", Err: err}
+	}
+	s := &session{config: &c, begin: begin, command: command}
+	extra := m.shareArguments(command.Shares, empty)
+	var status wire.Status
+	if state != "" {
+		s.phases.Resumed = true
+		status, err = s.host(ctx, m, append(append(extra, stateArguments...), "-incoming", "file:"+state))
+		if err != nil && !s.answered && ctx.Err() == nil {
+			// Nothing was run: a state that QEMU cannot go on from is no loss.
+			fmt.Fprintf(c.Log, "saved state not usable, booting: %v\n", err)
+			os.Remove(state)
+			state = ""
+		}
+	}
+	if state == "" {
+		s.phases.Resumed = false
+		status, err = s.host(ctx, m, extra)
+	}
 	if err != nil {
 		return Result{Phases: s.phases}, err
 	}
@@ -65,6 +86,23 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		return Result{Code: status.Code, Phases: s.phases}, &Error{Op: "run", Err: fmt.Errorf("%w: %s", ErrStart, status.Error)}
 	}
 	return Result{Code: status.Code, Phases: s.phases}, nil
+}
+
+// usualShares is the number of share devices that every machine has, so that the
+// same saved state serves most commands.
+const usualShares = 2
+
+// host runs the command on one emulator.
+func (s *session) host(ctx context.Context, m *shape, extra []string) (wire.Status, error) {
+	s.phases.Prepared = time.Since(s.begin)
+	var err error
+	if s.emulator, err = m.launch(extra...); err != nil {
+		return wire.Status{}, &Error{Op: "start QEMU", Err: err}
+	}
+	status, err := s.run(ctx)
+	s.emulator.stop()
+	s.phases.Down = time.Since(s.begin)
+	return status, err
 }
 
 // ExitCode is the code for a process that reports what Run returned.

@@ -22,6 +22,7 @@ type session struct {
 	begin    time.Time
 	phases   Phases
 	console  ring
+	answered bool // the guest got its order
 }
 
 // tail is what to show of the console after a failure.
@@ -78,6 +79,9 @@ func (s *session) run(ctx context.Context) (wire.Status, error) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	silent := 0
+	if s.phases.Resumed { // such a guest has said hello in its earlier life
+		s.start()
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -103,10 +107,11 @@ func (s *session) run(ctx context.Context) (wire.Status, error) {
 			silent = 0
 			switch f.Type {
 			case wire.Hello:
-				s.phases.Init = time.Since(s.begin)
-				s.command.Clock = time.Now().UnixNano()
-				if err := wire.Write(e.control, wire.Start, s.command); err != nil {
-					continue
+				s.start()
+			case wire.Heartbeat:
+				if !s.answered {
+					s.answered = true
+					s.phases.Ordered = time.Since(s.begin)
 				}
 			case wire.Started:
 				s.phases.Running = time.Since(s.begin)
@@ -125,12 +130,18 @@ func (s *session) run(ctx context.Context) (wire.Status, error) {
 	}
 }
 
+// start gives the guest its order. That it fails is found out by the reader.
+func (s *session) start() {
+	s.command.Clock = time.Now().UnixNano()
+	wire.Write(s.emulator.control, wire.Start, s.command)
+}
+
 func (s *session) setTiming(f wire.Frame) {
 	var t wire.Timing
 	if f.Decode(&t) == nil {
-		s.phases.GuestInit = time.Duration(t.Init)
-		s.phases.GuestMounted = time.Duration(t.Mounted)
-		s.phases.GuestRunning = time.Duration(t.Running)
+		for i, ns := range []int64{t.Init, t.Ready, t.Ordered, t.Mounted, t.Running} {
+			s.phases.Guest[i] = time.Duration(ns)
+		}
 	}
 }
 

@@ -12,6 +12,5 @@ const (
 	InitPath   = "/init"           // the executable
 	BootDir    = "/boot"           // the modules that are needed before the root is there
 	BootList   = "/boot/list"      // their file names in loading order, one a line
-	BootLater  = "/boot/later"     // those to be loaded while the root is being mounted
 	RuntimeDir = "/run/hutch-host" // the init's own directory in the final root
 )

@@ -30,25 +30,22 @@ func (m *machine) send(t wire.Type, payload any) error {
 
 // run brings the machine up, runs the command and reports its end. It returns
 // only an error that keeps the machine from doing that.
+//
+// Everything before the first frame is the same for every command: the outer
+// side may freeze the machine there and go on from that state many times.
 func (m *machine) run() error {
 	m.timing.Init = uptime()
-	if err := mountEarly(); err != nil {
+	if err := prepare(); err != nil {
 		return err
 	}
-	if err := loadList(BootList); err != nil {
-		return err
-	}
-	later := make(chan error, 1)
-	go func() { later <- loadList(BootLater) }()
-
 	var err error
 	if m.ports, err = openPorts(); err != nil {
 		return err
 	}
+	m.timing.Ready = uptime()
 	if err := m.send(wire.Hello, nil); err != nil {
 		return err
 	}
-	go m.heartbeats()
 
 	in := bufio.NewReader(m.ports.control)
 	frame, err := wire.Read(in)
@@ -58,15 +55,17 @@ func (m *machine) run() error {
 	if frame.Type != wire.Start {
 		return fmt.Errorf("first frame has type %#x", byte(frame.Type))
 	}
+	m.timing.Ordered = uptime()
+	// The outer side takes this as the proof that the machine works.
+	if err := m.send(wire.Heartbeat, nil); err != nil {
+		return err
+	}
+	go m.heartbeats()
 	var c wire.Command
 	if err := frame.Decode(&c); err != nil {
 		return err
 	}
-	now := unix.NsecToTimespec(c.Clock)
-	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &now); err != nil {
-		return fmt.Errorf("set the clock: %w", err)
-	}
-	if err := <-later; err != nil {
+	if err := renew(&c); err != nil {
 		return err
 	}
 	if err := enterRoot(); err != nil {
@@ -85,6 +84,45 @@ func (m *machine) run() error {
 		flush(dir)
 	}
 	return m.finish(status)
+}
+
+// prepare does what needs neither the outer root nor an order.
+func prepare() error {
+	if err := mountEarly(); err != nil {
+		return err
+	}
+	if err := loadList(BootList); err != nil {
+		return err
+	}
+	if err := mountPrepared(); err != nil {
+		return err
+	}
+	if err := os.Chmod("/dev/kvm", 0o666); err != nil {
+		return err
+	}
+	return loopbackUp()
+}
+
+// renew replaces what a machine that was frozen shares with its copies: the time
+// and the state of the random generator.
+func renew(c *wire.Command) error {
+	now := unix.NsecToTimespec(c.Clock)
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &now); err != nil {
+		return fmt.Errorf("set the clock: %w", err)
+	}
+	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(c.Seed); err != nil {
+		return fmt.Errorf("seed: %w", err)
+	}
+	const reseedCRNG = 0x5207 // RNDRESEEDCRNG, _IO('R', 7) of linux/random.h
+	if err := unix.IoctlSetInt(int(f.Fd()), reseedCRNG, 0); err != nil {
+		return fmt.Errorf("seed: %w", err)
+	}
+	return nil
 }
 
 // finish sends the last frame and waits to be ended.
@@ -124,13 +162,7 @@ func settle(c *wire.Command) error {
 			return err
 		}
 	}
-	if err := os.Chmod("/dev/kvm", 0o666); err != nil {
-		return err
-	}
-	if err := unix.Sethostname([]byte(c.Hostname)); err != nil {
-		return err
-	}
-	return loopbackUp()
+	return unix.Sethostname([]byte(c.Hostname))
 }
 
 func loopbackUp() error {

@@ -38,26 +38,58 @@ func ninep(tag, target string, flags uintptr) error {
 	return mount(tag, target, "9p", flags, "trans=virtio,version=9p2000.L,msize=512000,cache=loose,access=client")
 }
 
-// enterRoot mounts the outer root and makes it the root of every process, the
-// kernel's own threads included: they share this process's view.
-func enterRoot() error {
-	if err := ninep(wire.RootTag, newRoot, unix.MS_RDONLY); err != nil {
+// preparedRun is the tmpfs that becomes /run, and store the one that takes the
+// changes of the overlays.
+const (
+	preparedRun = "/run"
+	store       = RuntimeDir + "/upper"
+)
+
+// mountPrepared makes the file systems that do not depend on the outer root.
+func mountPrepared() error {
+	for _, dir := range []string{"/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/net"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	os.Remove("/dev/ptmx") // devpts has its own
+	for link, target := range map[string]string{
+		"/dev/fd": "/proc/self/fd", "/dev/stdin": "fd/0", "/dev/stdout": "fd/1", "/dev/stderr": "fd/2", "/dev/ptmx": "pts/ptmx",
+	} {
+		if err := os.Symlink(target, link); err != nil {
+			return err
+		}
+	}
+	err := errors.Join(
+		mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=620,gid=5,ptmxmode=666"),
+		mount("tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"),
+		mount("mqueue", "/dev/mqueue", "mqueue", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""),
+		mount("cgroup2", "/sys/fs/cgroup", "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "nsdelegate"),
+		mount("tmpfs", preparedRun, "tmpfs", 0, "mode=755"),
+	)
+	if err != nil {
 		return err
 	}
-	if err := mount("tmpfs", newRoot+"/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+	if err := os.MkdirAll(store, 0o755); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(newRoot+RuntimeDir, 0o755); err != nil {
+	if err := mount("tmpfs", store, "tmpfs", 0, "mode=755,size=70%"); err != nil {
 		return err
 	}
 	program, err := os.ReadFile(InitPath)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(newRoot+RuntimeDir, modprobeName), program, 0o755); err != nil {
+	return os.WriteFile(filepath.Join(RuntimeDir, modprobeName), program, 0o755)
+}
+
+// enterRoot mounts the outer root and makes it the root of every process, the
+// kernel's own threads included: they share this process's view.
+func enterRoot() error {
+	if err := ninep(wire.RootTag, newRoot, unix.MS_RDONLY); err != nil {
 		return err
 	}
-	for _, dir := range []string{"/dev", "/proc", "/sys"} {
+	for _, dir := range []string{"/dev", "/proc", "/sys", preparedRun} {
 		if err := mount(dir, newRoot+dir, "", unix.MS_MOVE, ""); err != nil {
 			return err
 		}
@@ -74,31 +106,8 @@ func enterRoot() error {
 	return os.Chdir("/")
 }
 
-// mountRest completes the file systems that an ordinary machine has.
+// mountRest mounts what the command's order asks for.
 func mountRest(c *wire.Command) error {
-	for _, dir := range []string{"/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/net"} {
-		os.MkdirAll(dir, 0o755)
-	}
-	for link, target := range map[string]string{
-		"/dev/fd": "/proc/self/fd", "/dev/stdin": "fd/0", "/dev/stdout": "fd/1", "/dev/stderr": "fd/2", "/dev/ptmx": "pts/ptmx",
-	} {
-		if link == "/dev/ptmx" {
-			os.Remove(link)
-		}
-		if err := os.Symlink(target, link); err != nil && !errors.Is(err, os.ErrExist) {
-			return err
-		}
-	}
-	err := errors.Join(
-		mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=620,gid=5,ptmxmode=666"),
-		mount("tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"),
-		mount("cgroup2", "/sys/fs/cgroup", "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "nsdelegate"),
-	)
-	if err != nil {
-		return err
-	}
-	unix.Mount("mqueue", "/dev/mqueue", "mqueue", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
-
 	if err := mountOverlays(c.Overlay); err != nil {
 		return err
 	}
@@ -106,7 +115,7 @@ func mountRest(c *wire.Command) error {
 		if err := os.MkdirAll(c.Scratch, 0o755); err != nil {
 			return err
 		}
-		if err := mount("/dev/vda", c.Scratch, "ext4", unix.MS_NOSUID|unix.MS_NODEV, "user_xattr,acl"); err != nil {
+		if err := mount("/dev/vda", c.Scratch, "ext4", 0, "user_xattr,acl"); err != nil {
 			return err
 		}
 		if err := errors.Join(os.Chown(c.Scratch, c.UID, c.GID), os.Chmod(c.Scratch, 0o700)); err != nil {
@@ -114,7 +123,7 @@ func mountRest(c *wire.Command) error {
 		}
 	}
 	for i, dir := range c.Shares {
-		if err := ninep(wire.ShareTag(i), dir, unix.MS_NOSUID|unix.MS_NODEV); err != nil {
+		if err := ninep(wire.ShareTag(i), dir, 0); err != nil {
 			return err
 		}
 	}
@@ -127,16 +136,6 @@ var overlayEscape = strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`)
 // mountOverlays lets directories of the read-only root be written to; what is
 // written lives in memory.
 func mountOverlays(dirs []string) error {
-	if len(dirs) == 0 {
-		return nil
-	}
-	store := filepath.Join(RuntimeDir, "upper")
-	if err := os.MkdirAll(store, 0o755); err != nil {
-		return err
-	}
-	if err := mount("tmpfs", store, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=70%"); err != nil {
-		return err
-	}
 	for i, dir := range dirs {
 		info, err := os.Stat(dir)
 		if err != nil || !info.IsDir() {
@@ -156,7 +155,7 @@ func mountOverlays(dirs []string) error {
 			return err
 		}
 		options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", overlayEscape.Replace(dir), upper, work)
-		if err := mount("overlay", dir, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		if err := mount("overlay", dir, "overlay", 0, options); err != nil {
 			return err
 		}
 	}

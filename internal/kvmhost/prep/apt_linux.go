@@ -48,11 +48,18 @@ func (c Config) findQEMU() (QEMU, error) {
 			return QEMU{}, ErrNoQEMU
 		}
 	}
+	return describeQEMU(path)
+}
+
+// describeQEMU looks at an installed emulator.
+func describeQEMU(path string) (QEMU, error) {
 	major, err := qemuMajor(path)
 	if err != nil {
 		return QEMU{}, err
 	}
-	return QEMU{Path: path, Major: major}, nil
+	// Packages put the firmware beside the program's bin directory.
+	_, err = os.Stat(filepath.Join(filepath.Dir(path), "../share/qemu/qboot.rom"))
+	return QEMU{Path: path, Major: major, QuickFirmware: err == nil}, nil
 }
 
 var versionLine = regexp.MustCompile(`version (\d+)\.`)

@@ -38,6 +38,8 @@ func (e *Error) Unwrap() error { return e.Err }
 type QEMU struct {
 	Path  string
 	Major int // first number of its version
+	// QuickFirmware is true if it brings a firmware that starts a kernel at once.
+	QuickFirmware bool
 }
 
 // Host is a finished preparation.
@@ -47,6 +49,7 @@ type Host struct {
 	Modules string // directory of the module tree, with its index
 	Scratch string // template of the scratch disk; never written to
 	Release string // the kernel package
+	States  string // directory for frozen machines
 }
 
 // Config says where and how to prepare. The zero value uses the defaults.

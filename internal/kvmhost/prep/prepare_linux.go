@@ -46,7 +46,9 @@ func Prepare(c Config) (Host, error) {
 		}
 	}
 
-	unlock, err := lock(filepath.Join(base, "lock"), c)
+	unlock, err := Lock(filepath.Join(base, "lock"), func() {
+		c.logf("waiting for another process that prepares the emulated host")
+	})
 	if err != nil {
 		return Host{}, &Error{"lock", err}
 	}
@@ -72,20 +74,20 @@ func (c Config) quickQEMU() (QEMU, error) {
 	if err != nil {
 		return QEMU{}, err
 	}
-	major, err := qemuMajor(path)
-	return QEMU{Path: path, Major: major}, err
+	return describeQEMU(path)
 }
 
-// lock takes the lock file, which stays behind on purpose: removing it would
-// let two processes hold locks on two files of the same name.
-func lock(name string, c Config) (unlock func(), err error) {
+// Lock takes a lock file and calls wait first if another process has it. The
+// file stays behind on purpose: removing it would let two processes hold locks
+// on two files of the same name.
+func Lock(name string, wait func()) (unlock func(), err error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		c.logf("waiting for another process that prepares the emulated host")
+	if errors.Is(err, unix.EWOULDBLOCK) && wait != nil {
+		wait()
 	}
 	for err != nil {
 		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil && !errors.Is(err, unix.EINTR) {
@@ -129,6 +131,7 @@ func at(base, name string) Host {
 		Modules: filepath.Join(dir, "modules"),
 		Scratch: filepath.Join(dir, "scratch.img"),
 		Release: strings.TrimPrefix(name, kernelDir),
+		States:  filepath.Join(base, "states"),
 	}
 }
 

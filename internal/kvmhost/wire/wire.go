@@ -63,6 +63,7 @@ type Command struct {
 	NoFile   [2]uint64 // soft and hard limit of open files
 	Hostname string
 	Clock    int64    // wall clock in Unix nanoseconds
+	Seed     []byte   // for the random generator
 	Overlay  []string // directories that become writable, their changes lost at the end
 	Shares   []string // directories whose changes come out; share i has ShareTag(i)
 	Scratch  string   // where the scratch disk is mounted
@@ -93,8 +94,10 @@ type SignalNumber struct {
 // Total is the number of bytes that a stream had when it ended.
 type Total struct{ Bytes int64 }
 
-// Timing says when the guest reached its stages, in nanoseconds of its uptime.
-type Timing struct{ Init, Mounted, Running int64 }
+// Timing says when the guest reached its stages, in nanoseconds of its uptime:
+// its init ran, waited for its order, got it, had all file systems, had started
+// the command.
+type Timing struct{ Init, Ready, Ordered, Mounted, Running int64 }
 
 // Status is how the command ended.
 type Status struct {
