@@ -25,9 +25,9 @@ func le64(v uint64) uint64 {
 // b[off] in it. The 16-bit accessors work on that word because Go has no 16-bit
 // atomics.
 func word32(b []byte, off int) (*uint32, uint) {
-	_ = b[off+1]
-	// SAFETY: b[off] was just checked to exist, and only an address is taken.
-	p := unsafe.Pointer(&b[off])
+	// SAFETY: the expression checks that two bytes exist at off (without a load,
+	// which would be a data race); only an address is taken.
+	p := unsafe.Pointer(unsafe.SliceData(b[off : off+2]))
 	low := uintptr(p) & 3
 	// SAFETY: regions begin and end on multiples of 8, so the aligned word
 	// around any of their bytes lies in the same region.
@@ -54,15 +54,15 @@ func store16(b []byte, off int, v uint16) {
 }
 
 func word(b []byte, off int) *uint32 {
-	_ = b[off+3]
-	// SAFETY: four bytes at off exist; callers checked the alignment.
-	return (*uint32)(unsafe.Pointer(&b[off]))
+	// SAFETY: the expression checks that four bytes exist at off; callers
+	// checked the alignment.
+	return (*uint32)(unsafe.Pointer(unsafe.SliceData(b[off : off+4])))
 }
 
 func dword(b []byte, off int) *uint64 {
-	_ = b[off+7]
-	// SAFETY: eight bytes at off exist; callers checked the alignment.
-	return (*uint64)(unsafe.Pointer(&b[off]))
+	// SAFETY: the expression checks that eight bytes exist at off; callers
+	// checked the alignment.
+	return (*uint64)(unsafe.Pointer(unsafe.SliceData(b[off : off+8])))
 }
 
 // aligned finds size bytes at gpa, which must be naturally aligned. A region's
