@@ -1,0 +1,166 @@
+package blk
+
+import (
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hutchvm/hutch/virtio"
+	"github.com/hutchvm/hutch/virtio/virtq"
+)
+
+const (
+	// notifyEvery: of a run of requests served at once, so many share an interrupt.
+	notifyEvery = 16
+	// serveBudget bounds one HandleQueue call, so that a guest that never
+	// stops cannot hold up a pause.
+	serveBudget = 1024
+)
+
+// queue is one request queue. mu guards the ring and what is below it; workers
+// take it to complete a request.
+type queue struct {
+	d    *Device
+	sess *virtio.Session
+	idx  int
+	dead atomic.Bool // the session ends: touch nothing more
+
+	mu       sync.Mutex
+	idle     sync.Cond // inFlight became 0
+	q        *virtq.Queue
+	free     *request
+	inFlight int // handed to workers
+}
+
+func newQueue(d *Device, s *virtio.Session, idx int) *queue {
+	q := &queue{d: d, sess: s, idx: idx, q: s.Queues[idx]}
+	q.idle.L = &q.mu
+	return q
+}
+
+// get returns an unused request. There are never more than the ring has entries.
+func (q *queue) get() *request {
+	r := q.free
+	if r == nil {
+		return &request{q: q, d: q.d}
+	}
+	q.free, r.next = r.next, nil
+	return r
+}
+
+func (q *queue) put(r *request) { r.next, q.free = q.free, r }
+
+// serve takes what the driver made available.
+func (q *queue) serve() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.q.DisableNotify()
+	for n := 1; ; n++ {
+		r := q.get()
+		ok, err := q.q.Next(&r.chain)
+		if !ok {
+			q.put(r)
+			q.sess.Notify(q.idx)
+			if err != nil {
+				return err
+			}
+			if !q.q.EnableNotify() {
+				return nil
+			}
+			q.q.DisableNotify()
+			continue
+		}
+		q.mu.Unlock()
+		r.parse()
+		done := r.tryNow()
+		q.mu.Lock()
+		if done {
+			q.d.stats.inline.Add(1)
+			q.q.Push(r.chain.Head, r.written)
+			q.put(r)
+			if n%notifyEvery == 0 {
+				q.sess.Notify(q.idx)
+			}
+		} else {
+			q.inFlight++
+			q.d.work <- r
+		}
+		if n >= serveBudget {
+			q.sess.Notify(q.idx)
+			q.sess.Wake(q.idx)
+			return nil
+		}
+	}
+}
+
+// complete ends a request that a worker ran.
+func (q *queue) complete(r *request) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.dead.Load() {
+		q.q.Push(r.chain.Head, r.written)
+		q.sess.Notify(q.idx)
+	}
+	q.put(r)
+	if q.inFlight--; q.inFlight == 0 {
+		q.idle.Broadcast()
+	}
+}
+
+func (q *queue) drain() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.inFlight > 0 {
+		q.idle.Wait()
+	}
+}
+
+// serveRequests is a worker.
+func serveRequests(work <-chan *request) {
+	debug.SetPanicOnFault(true)
+	for r := range work {
+		if !r.q.dead.Load() {
+			r.runGuarded()
+		}
+		r.q.complete(r)
+	}
+}
+
+// runGuarded turns a panic, for example a fault on guest memory whose backing
+// file was truncated, into the device's failure.
+func (r *request) runGuarded() {
+	defer func() {
+		if v := recover(); v != nil {
+			r.finish(statusIOErr, 0)
+			r.q.sess.Fail(fmt.Errorf("blk: worker: panic: %v\n%s", v, debug.Stack()))
+		}
+	}()
+	r.run()
+}
+
+// pace decides whether operations of a backend that cannot tell if it would
+// block are done on the queue's goroutine: as long as they turn out fast.
+type pace struct {
+	slowUntil atomic.Int64 // nanoseconds since start
+}
+
+var start = time.Now()
+
+const (
+	paceSlow  = 300 * time.Microsecond // an operation longer than this was slow
+	pacePause = 50 * time.Millisecond  // for so long others go to the workers
+	paceBytes = 256 << 10              // longer ones always go to the workers
+)
+
+func (p *pace) begin(bytes int64) (t time.Duration, inline bool) {
+	t = time.Since(start)
+	return t, bytes <= paceBytes && int64(t) >= p.slowUntil.Load()
+}
+
+func (p *pace) end(began time.Duration) {
+	if now := time.Since(start); now-began > paceSlow {
+		p.slowUntil.Store(int64(now + pacePause))
+	}
+}
