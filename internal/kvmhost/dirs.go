@@ -16,9 +16,15 @@ var (
 	testFlagDirs = []string{"outputdir", "gocoverdir", "fuzzcachedir", "artifactsdir"}
 )
 
-// testOutputs finds the directories that a Go test binary's flags ask to write to.
-func testOutputs(args []string, dir string) []string {
+// testOutputs finds the directories that a Go test binary's flags and
+// environment ask to write to.
+func testOutputs(args, env []string, dir string) []string {
 	var dirs []string
+	for _, e := range env { // binaries built for coverage follow this one
+		if value, ok := strings.CutPrefix(e, "GOCOVERDIR="); ok && value != "" {
+			dirs = append(dirs, absolute(dir, value))
+		}
+	}
 	outputDir := dir
 	for _, arg := range args {
 		if value, ok := strings.CutPrefix(arg, "-test.outputdir="); ok && value != "" {

@@ -69,6 +69,8 @@ func initramfs(program, modules string) ([]byte, error) {
 	}
 	records = append(records, cpio.StaticFile(strings.TrimPrefix(guest.BootList, "/"), list.String(), 0o644))
 
+	records = append(records, cpio.StaticFile(strings.TrimPrefix(guest.BootIndex, "/"), string(text), 0o644))
+
 	var out bytes.Buffer
 	w := cpio.Newc.Writer(&out)
 	if err := cpio.WriteRecords(w, records); err != nil {

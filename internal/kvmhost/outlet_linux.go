@@ -8,12 +8,10 @@ import (
 // outlet takes one output of the command from its channel to the caller's
 // writer, until it has as many bytes as the guest says there were.
 type outlet struct {
-	totals chan int64
+	totals chan int64    // takes the number of bytes, once
 	done   chan struct{} // closed when all has been written
 	err    error         // valid once done
 }
-
-func (o *outlet) total64() chan<- int64 { return o.totals }
 
 // outChunk is what one read takes at most.
 const outChunk = 64 << 10
@@ -47,6 +45,9 @@ func copyOut(to io.Writer, from *os.File) *outlet {
 			case total = <-o.totals:
 			case data, ok := <-chunks:
 				if !ok {
+					if total >= 0 && o.err == nil {
+						o.err = io.ErrUnexpectedEOF
+					}
 					return
 				}
 				have += int64(len(data))

@@ -9,6 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -144,6 +147,9 @@ func lookPath(name string) (string, error) {
 
 // complete fills in the defaults and checks the rest.
 func (c *Config) complete() error {
+	if runtime.GOARCH != "amd64" {
+		return fmt.Errorf("the guest is x86-64, this program is not: %w", errors.ErrUnsupported)
+	}
 	if len(c.Args) == 0 {
 		return fmt.Errorf("%w: no command", ErrConfig)
 	}
@@ -185,6 +191,7 @@ func (c *Config) complete() error {
 	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
 		return err
 	}
+	c.Share = slices.Clone(c.Share) // the caller's stays as it is
 	for i, dir := range c.Share {
 		if c.Share[i], err = filepath.Abs(dir); err != nil {
 			return err
@@ -219,9 +226,8 @@ func (c *Config) command() (*wire.Command, error) {
 	umask := syscall.Umask(0)
 	syscall.Umask(umask)
 
-	shares := c.Share
-	for _, dir := range testOutputs(c.Args, c.Dir) {
-		// The runtime directory of an emulated host is not this machine's.
+	shares := slices.Clone(c.Share)
+	for _, dir := range testOutputs(c.Args, c.Env, c.Dir) {
 		if info, err := os.Stat(dir); err == nil && info.IsDir() {
 			shares = append(shares, dir)
 		}
@@ -236,16 +242,28 @@ func (c *Config) command() (*wire.Command, error) {
 }
 
 // withInside adds what tells a program that it is inside, and where it can
-// keep state.
+// keep state. Hutch's own state goes to the scratch disk unless the caller wants
+// it elsewhere, because the home directory inside has no user attributes.
 func withInside(env []string) []string {
-	out := make([]string, 0, len(env)+2)
+	out := make([]string, 0, len(env)+3)
+	hasHome := false
 	for _, e := range env {
-		if name, _, _ := cut(e); name != EnvMode && name != EnvState {
-			out = append(out, e)
+		switch name, _, _ := strings.Cut(e, "="); name {
+		case EnvMode, EnvState:
+			continue
+		case envHome:
+			hasHome = true
 		}
+		out = append(out, e)
+	}
+	if !hasHome {
+		out = append(out, envHome+"="+scratchDir+"/home")
 	}
 	return append(out, EnvMode+"="+inside, EnvState+"="+scratchDir)
 }
+
+// envHome is where Hutch keeps its state.
+const envHome = "HUTCH_HOME"
 
 // Guest is the entry of the inside; see [guest.Main]. A program that uses this
 // package with an empty [Config.Init] calls it first in its main.

@@ -25,6 +25,10 @@ type session struct {
 	answered bool // the guest got its order
 }
 
+// bootPatience is how many times longer a silence may be while a host boots, when
+// it cannot say anything.
+const bootPatience = 3
+
 // tail is what to show of the console after a failure.
 func (s *session) tail() string {
 	text := s.emulator.errText.tail()
@@ -87,8 +91,12 @@ func (s *session) run(ctx context.Context) (wire.Status, error) {
 		case <-ctx.Done():
 			return status, s.fail("run", context.Cause(ctx))
 		case <-tick.C:
-			if silent++; time.Duration(silent)*time.Second > s.config.HangAfter {
-				return status, s.fail("run", fmt.Errorf("%w for %v", ErrStopped, s.config.HangAfter))
+			limit := s.config.HangAfter
+			if !s.answered {
+				limit *= bootPatience
+			}
+			if silent++; time.Duration(silent)*time.Second > limit {
+				return status, s.fail("run", fmt.Errorf("%w for %v", ErrStopped, limit))
 			}
 		case err := <-broken:
 			<-e.exited // so that all of QEMU's own words are here
@@ -102,6 +110,10 @@ func (s *session) run(ctx context.Context) (wire.Status, error) {
 				continue // the reader finds out why
 			}
 		case sig := <-signals:
+			if s.phases.Running == 0 && sig != syscall.SIGWINCH {
+				// The command would have died of it; this is the earliest moment.
+				return wire.Status{Code: CodeSignalBase + int(sig.(syscall.Signal))}, nil
+			}
 			s.forward(sig)
 		case f := <-frames:
 			silent = 0
@@ -152,7 +164,7 @@ func (s *session) collect(ctx context.Context, status wire.Status, out, errs *ou
 		total int64
 	}{{out, status.Stdout}, {errs, status.Stderr}} {
 		select {
-		case o.total64() <- o.total:
+		case o.totals <- o.total:
 		case <-o.done:
 		}
 		select {

@@ -134,7 +134,7 @@ func (m *shape) freeze(ctx context.Context, c *Config, name, empty string) error
 
 	result := make(chan error, 1)
 	go func() { result <- e.freezeAtHello(name + ".tmp") }()
-	ctx, cancel := context.WithTimeout(ctx, 3*c.HangAfter)
+	ctx, cancel := context.WithTimeout(ctx, bootPatience*c.HangAfter)
 	defer cancel()
 	select {
 	case err = <-result:

@@ -3,15 +3,12 @@ package kvmhost
 import (
 	"io"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/hutchvm/hutch/internal/kvmhost/wire"
 )
-
-func cut(env string) (name, value string, ok bool) { return strings.Cut(env, "=") }
 
 // terminalOf gives the file behind a stream if that is a terminal.
 func terminalOf(stream any) *os.File {

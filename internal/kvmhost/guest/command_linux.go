@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"syscall"
 	"time"
 
@@ -190,9 +189,6 @@ func (s *stdio) closeInner() {
 // start runs the command in a session of its own, so that a signal can reach
 // all that it started, and so that it can have a terminal.
 func start(c *wire.Command, s *stdio) (int, error) {
-	// A command gets the default for every signal; Go ignores none itself, and
-	// this makes sure of the one that would be inherited.
-	signal.Reset()
 	limit := &syscall.Rlimit{Cur: c.NoFile[0], Max: c.NoFile[1]}
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, limit); err != nil {
 		return 0, fmt.Errorf("limit of open files: %w", err)

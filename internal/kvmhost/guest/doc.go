@@ -12,5 +12,6 @@ const (
 	InitPath   = "/init"           // the executable
 	BootDir    = "/boot"           // the modules that are needed before the root is there
 	BootList   = "/boot/list"      // their file names in loading order, one a line
+	BootIndex  = "/boot/index"     // a copy of the module tree's index
 	RuntimeDir = "/run/hutch-host" // the init's own directory in the final root
 )

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hutchvm/hutch/internal/kvmhost/kmod"
 	"github.com/hutchvm/hutch/internal/kvmhost/wire"
 )
 
@@ -97,6 +98,11 @@ func prepare() error {
 	if err := mountPrepared(); err != nil {
 		return err
 	}
+	index, err := readIndex(BootIndex)
+	if err != nil {
+		return err
+	}
+	makeDeviceNodes(index)
 	if err := os.Chmod("/dev/kvm", 0o666); err != nil {
 		return err
 	}
@@ -152,14 +158,15 @@ func settle(c *wire.Command) error {
 	if err := os.WriteFile("/proc/sys/kernel/modprobe", []byte(loader), 0o644); err != nil {
 		return err
 	}
-	index, err := readIndex(c.Modules)
-	if err != nil {
-		return err
-	}
-	makeDeviceNodes(index)
-	for _, name := range c.Load {
-		if err := loadModules(index, c.Modules, name); err != nil {
+	if len(c.Load) > 0 {
+		index, err := readIndex(filepath.Join(c.Modules, kmod.IndexName))
+		if err != nil {
 			return err
+		}
+		for _, name := range c.Load {
+			if err := loadModules(index, c.Modules, name); err != nil {
+				return err
+			}
 		}
 	}
 	return unix.Sethostname([]byte(c.Hostname))

@@ -47,7 +47,7 @@ const treeLink = "modules"
 // are options and then names or aliases.
 func runModprobe(args []string) int {
 	tree := filepath.Join(RuntimeDir, treeLink)
-	index, err := readIndex(tree)
+	index, err := readIndex(filepath.Join(tree, kmod.IndexName))
 	if err != nil {
 		return 1
 	}
@@ -63,8 +63,8 @@ func runModprobe(args []string) int {
 	return status
 }
 
-func readIndex(tree string) (*kmod.Index, error) {
-	text, err := os.ReadFile(filepath.Join(tree, kmod.IndexName))
+func readIndex(file string) (*kmod.Index, error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}

@@ -141,6 +141,11 @@ func (c Config) build(base string) (Host, error) {
 	if err != nil {
 		return Host{}, err
 	}
+	// Whoever left one behind was killed: this process has the lock.
+	stale, _ := filepath.Glob(filepath.Join(base, "tmp-*"))
+	for _, dir := range stale {
+		os.RemoveAll(dir)
+	}
 	tmp, err := os.MkdirTemp(base, "tmp-")
 	if err != nil {
 		return Host{}, err
