@@ -1,0 +1,279 @@
+package guest
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hutchvm/hutch/agent/proto"
+)
+
+// Where the parts of the new root are put together, in the initial root.
+const (
+	baseDir  = "/base"
+	upperDir = "/upper"
+	newDir   = "/new"
+)
+
+// tmpLimit bounds the tmpfs on /tmp, which is a quarter of the memory.
+const tmpLimit = 512 << 20
+
+var (
+	errNoDisk      = errors.New("no such disk")
+	errNoBase      = errors.New("no base disk")
+	errMountKind   = errors.New("unknown kind of mount")
+	errMountTarget = errors.New("not an absolute path below /")
+)
+
+// root is the guest's root after the switch.
+type root struct {
+	upper *os.File // the writable layer's file system, whose path is gone
+}
+
+// newRoot puts the root together and moves the agent into it.
+func newRoot(m *proto.Root) (*root, *proto.SetupError) {
+	fail := func(field string, err error) (*root, *proto.SetupError) {
+		return nil, setupError(proto.SetupRoot, field, err)
+	}
+	for _, dir := range []string{baseDir, upperDir, newDir} {
+		if err := os.Mkdir(dir, 0o755); err != nil && !os.IsExist(err) {
+			return fail("Root", err)
+		}
+	}
+	if m.Base == (proto.Disk{}) {
+		return fail("Root.Base", errNoBase)
+	}
+	if err := mountDisk(&m.Base, baseDir, unix.MS_RDONLY); err != nil {
+		return fail("Root.Base", err)
+	}
+	if m.Upper != (proto.Disk{}) {
+		if err := mountDisk(&m.Upper, upperDir, unix.MS_NOATIME); err != nil {
+			return fail("Root.Upper", err)
+		}
+	} else if err := mountTmpfs(upperDir, 0, m.UpperSize, "0755"); err != nil {
+		return fail("Root.Upper", err)
+	}
+	for _, dir := range []string{upperDir + "/upper", upperDir + "/work"} {
+		if err := os.Mkdir(dir, 0o755); err != nil && !os.IsExist(err) {
+			return fail("Root.Upper", err)
+		}
+	}
+	layers := "lowerdir=" + baseDir + ",upperdir=" + upperDir + "/upper,workdir=" + upperDir + "/work"
+	if err := unix.Mount("overlay", newDir, "overlay", 0, layers); err != nil {
+		return fail("Root", &os.PathError{Op: "mount", Path: "/", Err: err})
+	}
+	upper, err := os.OpenFile(upperDir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return fail("Root.Upper", err)
+	}
+	if err := switchRoot(); err != nil {
+		upper.Close()
+		return fail("Root", err)
+	}
+	return &root{upper: upper}, nil
+}
+
+// switchRoot makes newDir the root of this process and all its children.
+func switchRoot() error {
+	for _, dir := range []string{"/proc", "/sys", "/dev", "/run"} {
+		target := newDir + dir
+		if err := makeDir(target); err != nil {
+			return err
+		}
+		if err := unix.Mount(dir, target, "", unix.MS_MOVE, ""); err != nil {
+			return &os.PathError{Op: "move", Path: dir, Err: err}
+		}
+	}
+	// The initial root is memory that cannot be unmounted: what it holds, this
+	// program's file above all, is freed once its names are gone.
+	for _, name := range []string{"/init", "/dev", "/proc", "/sys", "/run"} {
+		os.Remove(name)
+	}
+	if err := unix.Chdir(newDir); err != nil {
+		return err
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return &os.PathError{Op: "move", Path: "/", Err: err}
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	return unix.Chdir("/")
+}
+
+// makeDir makes a mount point, in place of whatever else the image has there.
+func makeDir(path string) error {
+	st, err := os.Lstat(path)
+	if err == nil && st.IsDir() {
+		return nil
+	}
+	if err == nil {
+		if err = os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return os.Mkdir(path, 0o755)
+}
+
+// seal makes the writable layer read-only, which ends its journal. All data is
+// on the disk before, so it may fail.
+func (r *root) seal() {
+	unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	path := "/proc/self/fd/" + strconv.Itoa(int(r.upper.Fd()))
+	unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	unix.Sync()
+}
+
+func mountDisk(d *proto.Disk, target string, flags uintptr) error {
+	device := d.Device
+	if d.Serial != "" {
+		var err error
+		if device, err = diskBySerial(d.Serial); err != nil {
+			return withName("serial "+d.Serial, err)
+		}
+	}
+	if err := unix.Mount(device, target, d.FSType, flags, ""); err != nil {
+		return &os.PathError{Op: "mount " + d.FSType, Path: device, Err: err}
+	}
+	return nil
+}
+
+func diskBySerial(serial string) (string, error) {
+	names, err := os.ReadDir("/sys/block")
+	if err != nil {
+		return "", err
+	}
+	for _, n := range names {
+		got, err := os.ReadFile("/sys/block/" + n.Name() + "/serial")
+		if err == nil && strings.TrimRight(string(got), "\n") == serial {
+			return "/dev/" + n.Name(), nil
+		}
+	}
+	return "", errNoDisk
+}
+
+// mountTmpfs mounts memory; a size of 0 is half of all of it.
+func mountTmpfs(target string, flags uintptr, size uint64, mode string) error {
+	data := "mode=" + mode
+	if size > 0 {
+		data += ",size=" + strconv.FormatUint(size, 10)
+	}
+	if err := unix.Mount("tmpfs", target, "tmpfs", flags, data); err != nil {
+		return &os.PathError{Op: "mount tmpfs", Path: target, Err: err}
+	}
+	return nil
+}
+
+// mountAll makes the further mounts and /tmp.
+func mountAll(mounts []proto.Mount) *proto.SetupError {
+	tmp := false
+	for i := range mounts {
+		m := &mounts[i]
+		if err := mountOne(m); err != nil {
+			return setupError(proto.SetupMount, "Mounts["+strconv.Itoa(i)+"]", withName(m.Target, err))
+		}
+		tmp = tmp || filepath.Clean(m.Target) == "/tmp"
+	}
+	if tmp {
+		return nil
+	}
+	var info unix.Sysinfo_t
+	size := uint64(tmpLimit)
+	if unix.Sysinfo(&info) == nil {
+		size = min(size, uint64(info.Totalram)*uint64(info.Unit)/4)
+	}
+	err := os.MkdirAll("/tmp", 0o1777)
+	if err == nil {
+		err = mountTmpfs("/tmp", unix.MS_NOSUID|unix.MS_NODEV, size, "1777")
+	}
+	if err != nil {
+		return setupError(proto.SetupMount, "Mounts", err)
+	}
+	return nil
+}
+
+func mountOne(m *proto.Mount) error {
+	if m.Kind != proto.MountTmpfs {
+		return errMountKind
+	}
+	if !filepath.IsAbs(m.Target) || filepath.Clean(m.Target) == "/" {
+		return errMountTarget
+	}
+	if err := os.MkdirAll(m.Target, 0o755); err != nil {
+		return err
+	}
+	var flags uintptr
+	for _, f := range []struct {
+		on   bool
+		flag uintptr
+	}{{m.ReadOnly, unix.MS_RDONLY}, {m.NoExec, unix.MS_NOEXEC}, {m.NoSuid, unix.MS_NOSUID}, {m.NoDev, unix.MS_NODEV}} {
+		if f.on {
+			flags |= f.flag
+		}
+	}
+	mode := "0755"
+	if filepath.Clean(m.Target) == "/tmp" {
+		mode = "1777"
+	}
+	return mountTmpfs(m.Target, flags, m.Size, mode)
+}
+
+// maxHosts bounds how much of the image's /etc/hosts is looked at and kept.
+const maxHosts = 1 << 20
+
+// nameHost writes the host's name into the root's files. What /etc/hosts says
+// already is kept.
+func nameHost(name string) error {
+	if err := os.MkdirAll("/etc", 0o755); err != nil {
+		return err
+	}
+	if err := replaceFile("/etc/hostname", name+"\n"); err != nil {
+		return err
+	}
+	old := ""
+	if f, err := os.Open("/etc/hosts"); err == nil {
+		b, _ := io.ReadAll(io.LimitReader(f, maxHosts))
+		f.Close()
+		old = string(b)
+	}
+	if hosts := completeHosts(old, name); hosts != old {
+		return replaceFile("/etc/hosts", hosts)
+	}
+	return nil
+}
+
+// completeHosts adds the lines that are missing from an /etc/hosts.
+func completeHosts(hosts, name string) string {
+	known := map[string]bool{}
+	for line := range strings.SplitSeq(hosts, "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		if fields := strings.Fields(line); len(fields) > 1 {
+			for _, n := range fields[1:] {
+				known[n] = true
+			}
+		}
+	}
+	if hosts != "" && !strings.HasSuffix(hosts, "\n") {
+		hosts += "\n"
+	}
+	if !known["localhost"] {
+		hosts += "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+	}
+	if !known[name] {
+		hosts += "127.0.1.1\t" + name + "\n"
+	}
+	return hosts
+}
+
+// replaceFile writes a file anew, also where the image has a symbolic link.
+func replaceFile(path, content string) error {
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return os.WriteFile(path, []byte(content), 0o644)
+}

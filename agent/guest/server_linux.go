@@ -1,0 +1,129 @@
+package guest
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hutchvm/hutch/agent/proto"
+)
+
+// Conn is a connection to the host: a net.Conn or a non-blocking *os.File.
+type Conn interface {
+	io.ReadWriteCloser
+	SetWriteDeadline(time.Time) error
+}
+
+// Defaults are what commands have unless their request says otherwise.
+type Defaults struct {
+	Env     []string
+	Workdir string
+	User    string
+	Rlimits []proto.Rlimit
+}
+
+// Server runs operations for the host. It is the only part of its process that
+// may start or wait for other processes.
+type Server struct {
+	defaults Defaults
+	accounts accounts
+	reaper   *reaper
+	reaping  chan struct{} // closed: the reaper stops
+	work     sync.WaitGroup
+
+	mu       sync.Mutex
+	stopping bool
+	running  map[*execution]struct{}
+}
+
+// NewServer returns a Server, which reaps the children of this process from
+// now on.
+func NewServer(defaults Defaults) *Server {
+	s := &Server{
+		defaults: defaults,
+		accounts: accounts{passwd: "/etc/passwd", group: "/etc/group"},
+		reaper:   newReaper(),
+		reaping:  make(chan struct{}),
+		running:  make(map[*execution]struct{}),
+	}
+	s.work.Go(func() { s.reaper.run(s.reaping) })
+	return s
+}
+
+// faultPatience is how long a host that broke the protocol has to read why.
+const faultPatience = time.Second
+
+var errStopping = errors.New("the guest is shutting down")
+
+// Handle serves one connection and closes it. It returns when the operation is
+// over.
+func (s *Server) Handle(conn Conn) {
+	defer conn.Close()
+	r := proto.NewReader(conn)
+	if r.Handshake() != nil {
+		conn.SetWriteDeadline(time.Now().Add(faultPatience))
+		conn.Write(proto.AppendHandshake(nil)) // it tells the host what we speak
+		return
+	}
+	t, payload, err := r.Next()
+	if err == nil && t != proto.TypeExec {
+		err = &proto.Error{Op: "operation", Err: proto.ErrUnexpected}
+	}
+	req := new(proto.Exec)
+	if err == nil {
+		err = proto.Unmarshal(payload, req)
+	}
+	if err != nil {
+		conn.SetWriteDeadline(time.Now().Add(faultPatience))
+		frame, _ := proto.AppendFrame(proto.AppendHandshake(nil), &proto.Fault{Message: err.Error()})
+		conn.Write(frame)
+		return
+	}
+	s.exec(conn, r, req)
+}
+
+// begin enters an execution, unless the server is stopping.
+func (s *Server) begin(e *execution) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return errStopping
+	}
+	s.running[e] = struct{}{}
+	return nil
+}
+
+func (s *Server) finish(e *execution) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.running, e)
+}
+
+// stop refuses new commands and hangs the terminals of the running ones up.
+func (s *Server) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopping = true
+	for e := range s.running {
+		if e.tty {
+			s.reaper.kill(e.kid, unix.SIGHUP)
+		}
+	}
+}
+
+// Close kills the commands that still run and ends the reaper. It waits for
+// the goroutines of the reaper only; those of Handle end with their
+// connections and commands.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.stopping = true
+	for e := range s.running {
+		s.reaper.kill(e.kid, unix.SIGKILL)
+	}
+	s.mu.Unlock()
+	close(s.reaping)
+	s.work.Wait()
+}

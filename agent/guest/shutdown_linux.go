@@ -1,0 +1,60 @@
+package guest
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// killPatience bounds the wait for processes after SIGKILL. One that hangs in
+// the kernel must not keep the machine up.
+const killPatience = 2 * time.Second
+
+// goDown ends every process and writes everything to the disks. It reports
+// whether some process had to be killed.
+func (c *control) goDown(grace time.Duration) (killed bool) {
+	if c.server != nil {
+		c.server.stop()
+		killed = c.server.reaper.endAll(grace)
+	}
+	unix.Sync()
+	if c.root != nil {
+		c.root.seal()
+	}
+	return killed
+}
+
+// endAll ends every other process of this machine.
+func (r *reaper) endAll(grace time.Duration) (killed bool) {
+	gone := r.drained()
+	unix.Kill(-1, unix.SIGTERM)
+	unix.Kill(-1, unix.SIGCONT) // a stopped process could not act on it
+	if waitFor(gone, grace) {
+		return false
+	}
+	// Twice: a process may have been on its way out of a fork.
+	unix.Kill(-1, unix.SIGKILL)
+	if !waitFor(gone, killPatience/2) {
+		unix.Kill(-1, unix.SIGKILL)
+		waitFor(gone, killPatience/2)
+	}
+	return true
+}
+
+func waitFor(done <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// restart takes the machine down. On our guests' command line a restart is a
+// triple fault, which is the one way down that a machine without ACPI has and
+// its monitor can see.
+func (c *control) restart() error {
+	return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+}
