@@ -16,13 +16,14 @@ func (g *guest) writer() {
 		Out(0x10, asm.AL).Jmp("again"))
 }
 
-// dirty returns the numbers of the dirty pages.
+// dirty returns the numbers of the dirty pages from dataAddr on. Of the code page the kernel
+// may say so without a write, having mapped it writable when the guest first fetched from it.
 func (g *guest) dirty() []int {
 	g.tb.Helper()
 	bitmap := make([]uint64, DirtyBitmapWords(guestMemory))
 	g.check(g.vm.GetDirtyLog(0, guestMemory, bitmap))
 	pages := []int{}
-	for i := range len(bitmap) * 64 {
+	for i := dataAddr / PageSize; i < len(bitmap)*64; i++ {
 		if bitmap[i/64]>>(i%64)&1 != 0 {
 			pages = append(pages, i)
 		}

@@ -94,10 +94,11 @@ type FPU struct {
 	_          uint32
 }
 
-// FPU returns the x87 and SSE state.
+// FPU returns the x87 and SSE state, without MXCSR, which the kernel leaves 0.
 func (c *VCPU) FPU() (FPU, error) { return get[FPU](&c.h, reqGetFPU) }
 
-// SetFPU sets the x87 and SSE state.
+// SetFPU sets the x87 and SSE registers, for a vCPU's start. To move a state use
+// [VCPU.SetXSave]: the kernel heeds neither MXCSR nor which parts are in use here.
 func (c *VCPU) SetFPU(f FPU) error { return set(&c.h, reqSetFPU, &f) }
 
 // DebugRegs is struct kvm_debugregs.
