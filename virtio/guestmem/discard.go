@@ -3,6 +3,7 @@ package guestmem
 import (
 	"errors"
 	"os"
+	"unsafe"
 )
 
 // Discard gives the whole pages of [gpa, gpa+n) back to the host; they read as
@@ -48,4 +49,23 @@ func (m *Memory) covered(gpa uint64) bool {
 		}
 	}
 	return false
+}
+
+// Address returns the guest physical address of b, which must be a slice that
+// Slice returned or a part of one: the inverse of Slice.
+func (m *Memory) Address(b []byte) (gpa uint64, ok bool) {
+	if len(b) == 0 {
+		return 0, false
+	}
+	// SAFETY: the pointers are only compared as numbers; neither moves, since
+	// regions are mapped memory or kept alive by m.
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	for i := range m.regions {
+		r := &m.regions[i]
+		base := uintptr(unsafe.Pointer(unsafe.SliceData(r.mem)))
+		if off := uint64(at - base); at >= base && off < r.size() && uint64(len(b)) <= r.size()-off {
+			return r.gpa + off, true
+		}
+	}
+	return 0, false
 }

@@ -188,6 +188,12 @@ func (m *Memory) find(gpa, n uint64) (*region, int, bool) {
 	return nil, 0, false
 }
 
+// Contains reports whether [gpa, gpa+n) lies inside one region.
+func (m *Memory) Contains(gpa, n uint64) bool {
+	_, _, ok := m.find(gpa, n)
+	return ok
+}
+
 // Slice returns the n bytes of guest memory at gpa, without a copy. They must
 // lie inside one region. The slice is valid until Close; its capacity is n. An
 // n of 0 gives an empty slice when gpa itself is guest memory.
