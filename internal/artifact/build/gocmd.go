@@ -31,6 +31,8 @@ type Go struct {
 	// not the installed one. Empty is the installed one.
 	Toolchain string
 	Stderr    io.Writer // may be nil
+
+	extra []string
 }
 
 // Env is the environment for go commands; extra wins.
@@ -51,7 +53,7 @@ func (g *Go) Env(extra ...string) []string {
 	}
 	env = append(env, Platform...)
 	env = append(env, "GOTOOLCHAIN="+toolchain, "GOENV=off", "GOFLAGS=", "GOWORK=off", "GO111MODULE=on", "GOEXPERIMENT=", "GOFIPS140=off")
-	return append(env, extra...)
+	return slices.Concat(env, g.extra, extra)
 }
 
 // Output runs go with args and returns what it prints.
@@ -160,4 +162,29 @@ func MainFiles(root string, pkgs []Package) []string {
 	}
 	slices.Sort(files)
 	return slices.Compact(files)
+}
+
+// Elsewhere copies files from root to dir and returns a Go that works in the
+// copy, with a home and a build cache of its own. Only the module cache is shared.
+func (g *Go) Elsewhere(root, dir string, files []string) (*Go, error) {
+	for _, name := range files {
+		b, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(name)))
+		if err != nil {
+			return nil, err
+		}
+		to := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(to, b, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	cache, err := g.Output("env", "GOMODCACHE")
+	if err != nil {
+		return nil, err
+	}
+	home := filepath.Join(dir, ".home")
+	return &Go{Dir: dir, Toolchain: g.Toolchain, Stderr: g.Stderr, extra: append(slices.Clone(g.extra),
+		"HOME="+home, "GOCACHE="+filepath.Join(home, "cache"), "GOMODCACHE="+strings.TrimSpace(string(cache)))}, nil
 }
