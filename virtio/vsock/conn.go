@@ -213,6 +213,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 // then sees EOF. Reading goes on.
 func (c *Conn) CloseWrite() error {
 	c.stopWrite(ErrShutdown)
+	c.d.shutdown(c, shutSend)
 	return nil
 }
 
@@ -261,7 +262,6 @@ func (c *Conn) stopWrite(err error) {
 	}
 	s.cond.Broadcast() // Write counts what is left
 	s.dl.stop()
-	o.shutdown(c, shutSend)
 }
 
 // SetDeadline sets both deadlines.

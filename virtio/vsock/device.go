@@ -82,6 +82,7 @@ func New(cfg Config) (*Device, error) {
 		nextPort:  firstDialPort,
 	}
 	d.out.d = d
+	d.event.timeout = eventTimeout
 	d.out.resets = make([]resetEntry, cfg.MaxConns+resetStall)
 	return d, nil
 }
@@ -239,4 +240,3 @@ func (d *Device) Stats() Stats {
 		Conns:     n,
 	}
 }
-

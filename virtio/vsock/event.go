@@ -20,6 +20,7 @@ type eventState struct {
 	q       *virtq.Queue
 	held    []*virtq.Chain // taken, in ring order
 	timer   *time.Timer
+	timeout time.Duration
 }
 
 // arm is called under d.mu; it reports whether dials have to wait.
@@ -31,7 +32,7 @@ func (e *eventState) arm(d *Device, s *virtio.Session) bool {
 		e.pending = false
 	}
 	if e.pending {
-		e.timer = time.AfterFunc(eventTimeout, func() { d.openGate(s) })
+		e.timer = time.AfterFunc(e.timeout, func() { d.openGate(s) })
 	}
 	return e.pending
 }
