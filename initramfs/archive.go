@@ -18,9 +18,9 @@ type File struct {
 	Data []byte
 }
 
-// folders are what the agent mounts on before it has a root file system, and
-// what it builds that root under. The kernel makes no parent folders.
-var folders = []string{"dev", "newroot", "proc", "run", "sys", "tmp"}
+// folders are what the agent mounts on before it has a root file system. It
+// makes the rest itself.
+var folders = []string{"dev", "proc", "run", "sys"}
 
 // Build writes an uncompressed newc archive with the agent (an executable for
 // the guest) as /init, and the extra files, in their order, with their parent
@@ -36,14 +36,14 @@ func Build(w io.Writer, agent []byte, extra ...File) error {
 func writeArchive(w io.Writer, agent []byte, extra []File) error {
 	// The kernel opens /dev/console for the first process before that can
 	// mount anything; /dev/null lets it silence a file descriptor.
-	records := []cpio.Record{directory("dev", 0o755), cpio.CharDev("dev/console", 0o600, 5, 1), cpio.CharDev("dev/null", 0o666, 1, 3)}
-	made := []string{"init", "dev/console", "dev/null"}
+	//
+	// Folders come before what is in them: the kernel makes no parents.
+	var records []cpio.Record
 	for _, name := range folders {
-		if name != "dev" {
-			records = append(records, directory(name, 0o755))
-		}
+		records = append(records, directory(name, 0o755))
 	}
-	made = append(made, folders...)
+	records = append(records, cpio.CharDev("dev/console", 0o600, 5, 1), cpio.CharDev("dev/null", 0o666, 1, 3))
+	made := append([]string{"init", "dev/console", "dev/null"}, folders...)
 	for _, f := range extra {
 		if !fs.ValidPath(f.Name) || f.Name == "." || strings.ContainsRune(f.Name, 0) {
 			return &fs.PathError{Op: "add", Path: f.Name, Err: fs.ErrInvalid}

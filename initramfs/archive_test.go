@@ -69,7 +69,7 @@ func TestBuild(t *testing.T) {
 	dir := entry{Mode: cpio.S_IFDIR | 0o755}
 	want := map[string]entry{
 		"init": {Mode: cpio.S_IFREG | 0o755, Data: "the agent"},
-		"dev":  dir, "newroot": dir, "proc": dir, "run": dir, "sys": dir, "tmp": dir,
+		"dev":  dir, "proc": dir, "run": dir, "sys": dir,
 		"dev/console": {Mode: cpio.S_IFCHR | 0o600, Dev: [2]uint64{5, 1}},
 		"dev/null":    {Mode: cpio.S_IFCHR | 0o666, Dev: [2]uint64{1, 3}},
 		"etc":         dir, "etc/deep": dir,

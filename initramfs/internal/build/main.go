@@ -14,6 +14,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"debug/buildinfo"
+	"encoding/hex"
 	"flag"
 	"fmt"
 	"os"
@@ -96,7 +97,7 @@ func products(root, modulePath string, g *build.Go, elsewhere bool) (map[string]
 	}
 	sums.Tools = map[string]string{"go": version}
 
-	agent, err := compile(root, g, files, pkg, elsewhere)
+	agent, err := compile(root, g, files, pkg, hex.EncodeToString(sums.Inputs[:8]), elsewhere)
 	if err != nil {
 		return nil, err
 	}
@@ -134,15 +135,18 @@ func products(root, modulePath string, g *build.Go, elsewhere bool) (map[string]
 }
 
 // compile builds the agent; elsewhere, from a copy and with an empty home and
-// build cache, so that nothing of this place can get in unseen.
-func compile(root string, g *build.Go, files []string, pkg string, elsewhere bool) ([]byte, error) {
+// build cache, so that nothing of this place can get in unseen. The agent tells
+// the host what name its build has.
+func compile(root string, g *build.Go, files []string, pkg, name string, elsewhere bool) ([]byte, error) {
 	tmp, err := os.MkdirTemp("", "agent-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(tmp)
 	out := filepath.Join(tmp, "agent")
-	args := slices.Concat([]string{"build", "-o", out}, build.Flags, []string{pkg})
+	args := slices.Concat([]string{"build", "-o", out}, build.Flags)
+	args[len(args)-1] += " -X main.build=" + name // the linker's flags are last
+	args = append(args, pkg)
 	if elsewhere {
 		if g, err = g.Elsewhere(root, filepath.Join(tmp, "copy"), append(files, "go.mod", "go.sum")); err != nil {
 			return nil, err

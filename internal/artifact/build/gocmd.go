@@ -17,7 +17,7 @@ import (
 
 // Flags are the arguments of go build that make its output depend on sources
 // and toolchain only: no paths, no version control state, no build ID, no
-// symbol tables.
+// symbol tables. The linker's are last.
 var Flags = []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid="}
 
 // Platform is the environment that selects what is built.
