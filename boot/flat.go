@@ -34,7 +34,7 @@ func MapFlat(mem *guestmem.Memory, f Flat) (Kernel, error) {
 	if f.Entry < f.Base || f.Entry >= f.Base+f.Size {
 		return Kernel{}, opErr(op, because(ErrBadKernel, "entry point %#x outside the kernel", f.Entry))
 	}
-	if err := mem.MapFile(f.Base, f.File, 0, f.Size); err != nil {
+	if err := mem.MapFile(f.Base, f.File, 0, pageUp(f.Size)); err != nil {
 		return Kernel{}, opErr(op, err)
 	}
 	return Kernel{Entry: f.Entry, Start: f.Base, End: f.Base + f.Span}, nil

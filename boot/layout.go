@@ -46,3 +46,6 @@ func RAM(size uint64) []guestmem.Range {
 	}
 	return []guestmem.Range{{GPA: 0, Size: HoleStart}, {GPA: HoleEnd, Size: size - HoleStart}}
 }
+
+// pageUp rounds n up to whole pages.
+func pageUp(n uint64) uint64 { return (n + pageSize - 1) &^ (pageSize - 1) }

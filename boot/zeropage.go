@@ -38,8 +38,8 @@ const (
 type Params struct {
 	Kernel  Kernel
 	CmdLine string
-	// Initrd is where the initramfs lies; zero when there is none.
-	InitrdGPA, InitrdSize uint64
+	// Initrd is the initramfs; zero when there is none.
+	Initrd Initrd
 	// CPUs is the number of virtual CPUs, 1 to MaxCPUs.
 	CPUs int
 }
@@ -102,10 +102,10 @@ func writeZeroPage(mem *guestmem.Memory, p Params) error {
 	}
 	zp[bpTypeOfLoader] = loaderUnknown
 	le.PutUint32(zp[bpCmdLinePtr:], cmdlineAddr)
-	le.PutUint32(zp[bpRamdiskImage:], uint32(p.InitrdGPA))
-	le.PutUint32(zp[bpRamdiskSize:], uint32(p.InitrdSize))
-	le.PutUint32(zp[bpExtRamdiskImage:], uint32(p.InitrdGPA>>32))
-	le.PutUint32(zp[bpExtRamdiskSize:], uint32(p.InitrdSize>>32))
+	le.PutUint32(zp[bpRamdiskImage:], uint32(p.Initrd.GPA))
+	le.PutUint32(zp[bpRamdiskSize:], uint32(p.Initrd.Size))
+	le.PutUint32(zp[bpExtRamdiskImage:], uint32(p.Initrd.GPA>>32))
+	le.PutUint32(zp[bpExtRamdiskSize:], uint32(p.Initrd.Size>>32))
 
 	table, n := zp[bpE820Table:], 0
 	add := func(start, end uint64, kind uint32) {
@@ -128,22 +128,4 @@ func writeZeroPage(mem *guestmem.Memory, p Params) error {
 	}
 	zp[bpE820Entries] = byte(n)
 	return nil
-}
-
-// PlaceInitrd picks the page-aligned address for an initramfs of size bytes:
-// as high as possible in the RAM below the hole, out of the kernel's way.
-func PlaceInitrd(mem *guestmem.Memory, k Kernel, size uint64) (uint64, error) {
-	if size == 0 {
-		return 0, nil
-	}
-	var top uint64
-	for _, r := range mem.Regions() {
-		if r.GPA == 0 {
-			top = r.Size
-		}
-	}
-	if size > top || (top-size)&^(pageSize-1) < max(k.End, highRAMStart) {
-		return 0, opErr("place initramfs", because(ErrTooSmall, "initramfs of %d bytes does not fit above the kernel in %d", size, top))
-	}
-	return (top - size) &^ (pageSize - 1), nil
 }

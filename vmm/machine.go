@@ -160,15 +160,12 @@ func (m *Machine) load(cfg *Config) error {
 	if err != nil {
 		return opErr("load kernel", err)
 	}
-	p := boot.Params{Kernel: k, CmdLine: cfg.CmdLine, CPUs: cfg.CPUs, InitrdSize: uint64(cfg.InitrdSize)}
+	p := boot.Params{Kernel: k, CmdLine: cfg.CmdLine, CPUs: cfg.CPUs}
 	for i := range m.slots {
 		p.CmdLine += m.slots[i].cmdline()
 	}
-	if p.InitrdGPA, err = boot.PlaceInitrd(m.mem, k, p.InitrdSize); err != nil {
-		return opErr("load initramfs", err)
-	}
 	if cfg.Initrd != nil {
-		if err := m.mem.MapFile(p.InitrdGPA, cfg.Initrd, 0, p.InitrdSize); err != nil {
+		if p.Initrd, err = boot.MapInitrd(m.mem, k, cfg.Initrd, uint64(cfg.InitrdSize)); err != nil {
 			return opErr("load initramfs", err)
 		}
 	}
