@@ -54,45 +54,62 @@ func (q *queue) put(r *request) { r.next, q.free = q.free, r }
 
 // serve takes what the driver made available.
 func (q *queue) serve() error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.q.DisableNotify()
-	for n := 1; ; n++ {
-		r := q.get()
-		ok, err := q.q.Next(&r.chain)
-		if !ok {
-			q.put(r)
-			q.sess.Notify(q.idx)
-			if err != nil {
-				return err
-			}
-			if !q.q.EnableNotify() {
-				return nil
-			}
-			q.q.DisableNotify()
-			continue
+	var done *request
+	for n := 0; ; n++ {
+		r, err := q.step(done, n)
+		if r == nil {
+			return err
 		}
-		q.mu.Unlock()
 		r.parse()
-		done := r.tryNow()
-		q.mu.Lock()
-		if done {
-			q.d.stats.inline.Add(1)
-			q.q.Push(r.chain.Head, r.written)
-			q.put(r)
-			if n%notifyEvery == 0 {
-				q.sess.Notify(q.idx)
-			}
-		} else {
-			q.inFlight++
-			q.d.work <- r
-		}
-		if n >= serveBudget {
-			q.sess.Notify(q.idx)
-			q.sess.Wake(q.idx)
-			return nil
+		if done = r; !r.tryNow() {
+			q.handOver(r)
+			done = nil
 		}
 	}
+}
+
+// step gives done back to the driver, if there is one, and takes the next
+// request. It returns nil when serve has to end.
+func (q *queue) step(done *request, n int) (*request, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if n == 0 {
+		q.q.DisableNotify()
+	}
+	if done != nil {
+		q.d.stats.inline.Add(1)
+		q.q.Push(done.chain.Head, done.written)
+		q.put(done)
+		if n%notifyEvery == 0 {
+			q.sess.Notify(q.idx)
+		}
+	}
+	if n >= serveBudget {
+		q.sess.Notify(q.idx)
+		q.sess.Wake(q.idx)
+		return nil, nil
+	}
+	r := q.get()
+	for {
+		ok, err := q.q.Next(&r.chain)
+		if ok {
+			return r, nil
+		}
+		q.sess.Notify(q.idx)
+		if err != nil || !q.q.EnableNotify() {
+			q.put(r)
+			return nil, err
+		}
+		q.q.DisableNotify()
+	}
+}
+
+// handOver gives the request to a worker.
+func (q *queue) handOver(r *request) {
+	q.mu.Lock()
+	q.inFlight++
+	q.mu.Unlock()
+	q.d.work <- r
 }
 
 // complete ends a request that a worker ran.
