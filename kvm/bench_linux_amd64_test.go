@@ -66,7 +66,7 @@ func BenchmarkIOEventFD(b *testing.B) {
 func BenchmarkKick(b *testing.B) {
 	g := newGuest(b, false)
 	g.real(asm.New(asm.Real).Label("l").Jmp("l"))
-	r := startRunner(g.cpu)
+	r := startRunner(g.cpu, nil)
 	timer := time.NewTimer(guestDeadline)
 	defer timer.Stop()
 	b.ReportAllocs()

@@ -51,3 +51,15 @@ func TestErrorTexts(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestCompatible(t *testing.T) {
+	tests := []struct {
+		version, immediateExit int
+		want                   error
+	}{{12, 1, nil}, {11, 1, ErrVersion}, {13, 1, ErrVersion}, {12, 0, ErrCapability}}
+	for _, tt := range tests {
+		if err := compatible(tt.version, tt.immediateExit); !errors.Is(err, tt.want) {
+			t.Errorf("version %d, immediate exit %d: %v, want %v", tt.version, tt.immediateExit, err, tt.want)
+		}
+	}
+}

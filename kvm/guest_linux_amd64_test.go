@@ -23,8 +23,9 @@ const (
 	codeAddr    = 0x1000
 	stackTop    = 0x8000
 	dataAddr    = 0x9000
-	pageTables  = 0x10000 // three pages
+	pageTables  = 0x10000 // four pages
 	mmioAddr    = 0x40_0000
+	lapicAddr   = 0xfee0_0000
 )
 
 // guestDeadline ends a guest that hangs; nothing here takes a hundredth of it on real hardware.
@@ -107,7 +108,8 @@ func (g *guest) real(a *asm.Asm) {
 	g.check(g.cpu.SetRegs(Regs{RIP: codeAddr, RSP: stackTop, RFLAGS: 2}))
 }
 
-// long loads a long-mode snippet and points the vCPU at it, with the first GiB identity-mapped.
+// long loads a long-mode snippet and points the vCPU at it, with the first GiB and the
+// local APIC identity-mapped.
 func (g *guest) long(a *asm.Asm) {
 	g.tb.Helper()
 	copy(g.mem[codeAddr:], a.Bytes())
@@ -130,6 +132,8 @@ func (g *guest) longMode() {
 	for i := range uint64(512) {
 		le.PutUint64(g.mem[pageTables+0x2000+8*i:], i<<21|present|writable|large)
 	}
+	le.PutUint64(g.mem[pageTables+0x1000+8*(lapicAddr>>30):], pageTables+0x3000|present|writable)
+	le.PutUint64(g.mem[pageTables+0x3000+8*(lapicAddr>>21&511):], lapicAddr|present|writable|large)
 	s, err := g.cpu.SRegs()
 	g.check(err)
 	s.CR3, s.CR4 = pageTables, pae|osfxsr

@@ -19,11 +19,12 @@ type runner struct {
 	stop  atomic.Bool
 	seen  chan int64
 	ended chan error
-	exits int // other exits; read after ended
+	exits int        // other exits; read after ended
+	exit  func(Exit) // if not nil, is shown other exits
 }
 
-func startRunner(cpu *VCPU) *runner {
-	r := &runner{seen: make(chan int64, 1), ended: make(chan error, 1)}
+func startRunner(cpu *VCPU, exit func(Exit)) *runner {
+	r := &runner{seen: make(chan int64, 1), ended: make(chan error, 1), exit: exit}
 	go func() { r.ended <- r.loop(cpu) }()
 	return r
 }
@@ -39,6 +40,9 @@ func (r *runner) loop(cpu *VCPU) error {
 		}
 		if e.Reason != ExitIntr {
 			r.exits++
+			if r.exit != nil {
+				r.exit(e)
+			}
 			continue
 		}
 		if r.stop.Load() {
@@ -79,6 +83,8 @@ func (r *runner) end(tb testing.TB, cpu *VCPU) {
 // TestKick interrupts guests many times. Without garbage collection the runtime sends next to
 // no signals of its own, which would hide a kick that got lost.
 func TestKick(t *testing.T) {
+	// An emulated host takes milliseconds for each; there, stop early.
+	const enough, kickTime = 1000, 10 * time.Second
 	tests := []struct {
 		name  string
 		kicks int
@@ -93,13 +99,16 @@ func TestKick(t *testing.T) {
 			defer debug.SetGCPercent(debug.SetGCPercent(-1))
 			g := newGuest(t, false)
 			g.real(tt.code)
-			r := startRunner(g.cpu)
+			r := startRunner(g.cpu, nil)
 			defer r.end(t, g.cpu)
 			timer := time.NewTimer(guestDeadline)
 			defer timer.Stop()
-			for range tt.kicks {
+			start, done := time.Now(), 0
+			for done < tt.kicks && (done < enough || time.Since(start) < kickTime) {
 				r.kickAndWait(t, g.cpu, timer.C)
+				done++
 			}
+			t.Logf("%d kicks in %v", done, time.Since(start))
 		})
 	}
 }
@@ -108,7 +117,7 @@ func TestKick(t *testing.T) {
 func TestKickHalted(t *testing.T) {
 	g := newGuest(t, true)
 	g.real(asm.New(asm.Real).Label("l").Hlt().Jmp("l"))
-	r := startRunner(g.cpu)
+	r := startRunner(g.cpu, nil)
 	timer := time.NewTimer(guestDeadline)
 	defer timer.Stop()
 	for range 500 {
@@ -118,6 +127,53 @@ func TestKickHalted(t *testing.T) {
 	if r.exits != 0 {
 		t.Errorf("%d exits of a guest that only halts", r.exits)
 	}
+}
+
+// TestSecondProcessor has a vCPU wait for its start-up message, which Run reports like a kick.
+func TestSecondProcessor(t *testing.T) {
+	const (
+		apAddr     = 0x2000 // start-up vector 2
+		icrLow     = lapicAddr + 0x300
+		icrHigh    = lapicAddr + 0x310
+		initIPI    = 0x0000_4500
+		startupIPI = 0x0000_4600 | apAddr>>12
+	)
+	g := newGuest(t, true)
+	ap, err := g.vm.CreateVCPU(1)
+	g.check(err)
+	copy(g.mem[apAddr:], asm.New(asm.Real).Mov(asm.AL, 0x77).Out(0x12, asm.AL).Label("l").Hlt().Jmp("l").Bytes())
+	a := asm.New(asm.Long).Out(0x10, asm.AL)
+	for _, w := range [][2]uint64{{icrHigh, 1 << 24}, {icrLow, initIPI}, {icrLow, startupIPI}} {
+		a.Mov(asm.RBX, w[0]).Mov(asm.EAX, w[1]).Store(asm.At(asm.RBX), asm.EAX)
+	}
+	g.long(a.Out(0x11, asm.AL).Hlt())
+	g.enableLAPIC()
+
+	out := make(chan uint64, 1)
+	r := startRunner(ap, func(e Exit) {
+		io, err := e.IO()
+		if err != nil {
+			t.Errorf("second processor: exit %v", e.Reason)
+		}
+		out <- uint64(io.Port)<<8 | number(io.Data)
+	})
+	timer := time.NewTimer(guestDeadline)
+	defer timer.Stop()
+	g.wantOut(0x10)
+	for range 20 { // while it waits to be started
+		r.kickAndWait(t, ap, timer.C)
+	}
+	g.wantOut(0x11)
+	select {
+	case got := <-out:
+		if got != 0x12_77 {
+			t.Errorf("second processor writes %#x (port, value), want 0x1277", got)
+		}
+	case <-timer.C:
+		t.Error("second processor does not start")
+	}
+	r.end(t, ap)
+	g.check(ap.Close())
 }
 
 // TestKickBeforeRun shows that a kick is kept for the next Run, that kicks are merged, and
@@ -147,7 +203,7 @@ func TestKickBeforeRun(t *testing.T) {
 func TestKickFromMany(t *testing.T) {
 	g := newGuest(t, false)
 	g.real(asm.New(asm.Real).Label("l").Out(0x10, asm.AL).Jmp("l"))
-	r := startRunner(g.cpu)
+	r := startRunner(g.cpu, nil)
 	var kickers sync.WaitGroup
 	var stop atomic.Bool
 	for range 4 {

@@ -34,20 +34,26 @@ func Open(path string) (*System, error) {
 
 func (s *System) check(path string) error {
 	v, err := s.APIVersion()
-	switch {
-	case errors.Is(err, syscall.ENOTTY):
-		return newOpError("open "+path, fmt.Errorf("%w (not a KVM device)", ErrNoDevice))
-	case err != nil:
+	if errors.Is(err, syscall.ENOTTY) {
+		return newOpError("open "+path, fmt.Errorf("%w (this is another device)", ErrNoDevice))
+	}
+	if err != nil {
 		return err
-	case v != apiVersion:
-		return newOpError("open "+path, fmt.Errorf("%w: %d, want %d", ErrVersion, v, apiVersion))
 	}
 	n, err := s.CheckExtension(CapImmediateExit)
 	if err != nil {
 		return err
 	}
-	if n == 0 {
-		return newOpError("open "+path, fmt.Errorf("%w: KVM_CAP_IMMEDIATE_EXIT, which Linux has since 4.11", ErrCapability))
+	return newOpError("open "+path, compatible(v, n))
+}
+
+// compatible judges a kernel by its API version and by KVM_CAP_IMMEDIATE_EXIT.
+func compatible(version, immediateExit int) error {
+	if version != apiVersion {
+		return fmt.Errorf("%w: %d, want %d", ErrVersion, version, apiVersion)
+	}
+	if immediateExit == 0 {
+		return fmt.Errorf("%w: KVM_CAP_IMMEDIATE_EXIT, which Linux has since 4.11", ErrCapability)
 	}
 	return nil
 }
