@@ -46,6 +46,7 @@ type Device struct {
 
 	queues  []*queue
 	work    chan *request
+	writes  chan *request // of backends whose writes exclude each other; or work
 	workers sync.WaitGroup
 
 	stats struct {
@@ -69,6 +70,7 @@ func New(cfg Config) (*Device, error) {
 		return nil, err
 	}
 	d := &Device{cfg: cfg}
+	d.pace.epoch = time.Now()
 	d.nowait, _ = cfg.Backend.(Nowaiter)
 	d.capacity.Store(sectors(cfg.Backend))
 	d.writeback.Store(true)
@@ -127,10 +129,18 @@ func (d *Device) Activate(s *virtio.Session) error {
 	// Room for every request that can exist, so that handing one over never waits.
 	d.work = make(chan *request, total)
 	for range min(d.cfg.Workers, total) {
-		work := d.work
-		d.workers.Go(func() { serveRequests(work) })
+		d.startWorker(d.work)
+	}
+	d.writes = d.work
+	if w, ok := d.cfg.Backend.(serialWriter); ok && w.serialWrites() && !d.cfg.ReadOnly {
+		d.writes = make(chan *request, total)
+		d.startWorker(d.writes)
 	}
 	return nil
+}
+
+func (d *Device) startWorker(work chan *request) {
+	d.workers.Go(func() { serveRequests(work) })
 }
 
 // HandleQueue serves one queue on the transport's goroutine for it.
@@ -167,9 +177,12 @@ func (d *Device) Reset() {
 			q.dead.Store(true)
 		}
 	}
+	if d.writes != d.work {
+		close(d.writes)
+	}
 	close(d.work)
 	d.workers.Wait()
-	d.sess, d.queues, d.work = nil, nil, nil
+	d.sess, d.queues, d.work, d.writes = nil, nil, nil, nil
 	d.writeback.Store(true)
 }
 

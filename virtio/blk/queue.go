@@ -109,7 +109,11 @@ func (q *queue) handOver(r *request) {
 	q.mu.Lock()
 	q.inFlight++
 	q.mu.Unlock()
-	q.d.work <- r
+	if r.typ == typeOut {
+		q.d.writes <- r
+	} else {
+		q.d.work <- r
+	}
 }
 
 // complete ends a request that a worker ran.
@@ -160,24 +164,28 @@ func (r *request) runGuarded() {
 // pace decides whether operations of a backend that cannot tell if it would
 // block are done on the queue's goroutine: as long as they turn out fast.
 type pace struct {
-	slowUntil atomic.Int64 // nanoseconds since start
+	epoch     time.Time
+	slowUntil atomic.Int64 // nanoseconds since epoch
+	slow      atomic.Int32 // slow ones in a row
 }
 
-var start = time.Now()
-
 const (
-	paceSlow  = 300 * time.Microsecond // an operation longer than this was slow
-	pacePause = 50 * time.Millisecond  // for so long others go to the workers
-	paceBytes = 256 << 10              // longer ones always go to the workers
+	paceSlow  = time.Millisecond      // an operation longer than this was slow
+	paceTries = 2                     // one may have been the scheduler's doing
+	pacePause = 50 * time.Millisecond // for so long others go to the workers
+	paceBytes = 256 << 10             // longer ones always go to the workers
 )
 
 func (p *pace) begin(bytes int64) (t time.Duration, inline bool) {
-	t = time.Since(start)
+	t = time.Since(p.epoch)
 	return t, bytes <= paceBytes && int64(t) >= p.slowUntil.Load()
 }
 
 func (p *pace) end(began time.Duration) {
-	if now := time.Since(start); now-began > paceSlow {
+	now := time.Since(p.epoch)
+	if now-began <= paceSlow {
+		p.slow.Store(0)
+	} else if p.slow.Add(1) >= paceTries {
 		p.slowUntil.Store(int64(now + pacePause))
 	}
 }

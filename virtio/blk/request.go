@@ -59,7 +59,9 @@ func (r *request) parse() {
 		last := len(in) - 1
 		b := in[last]
 		r.status = b[len(b)-1:]
-		in[last] = b[:len(b)-1]
+		if in[last] = b[:len(b)-1]; len(b) == 1 {
+			in = in[:last] // an empty piece costs an iovec
+		}
 	}
 	var h [reqHeaderLen]byte
 	if c.Readable.CopyTo(h[:], 0) < reqHeaderLen || len(r.status) == 0 {
