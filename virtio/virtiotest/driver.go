@@ -52,7 +52,7 @@ type Driver struct {
 	mu       sync.Mutex
 	irq      *os.File      // a duplicate of the transport's eventfd
 	irqDone  chan struct{} // the interrupt goroutine ended
-	changed  chan struct{} // closed at the next interrupt
+	changed  chan struct{} // closed at the next interrupt or failure
 	configs  int           // configuration interrupts seen
 	irqs     int           // interrupts seen
 	failures []error       // what OnFailure said
@@ -98,6 +98,7 @@ func (d *Driver) plug(dev virtio.Device) {
 		OnFailure: func(err error) {
 			d.mu.Lock()
 			d.failures = append(d.failures, err)
+			d.wakeLocked()
 			d.mu.Unlock()
 		},
 	})
@@ -137,10 +138,15 @@ func (d *Driver) irqLoop(t *virtio.MMIO, irq *os.File, done chan struct{}) {
 		if p[0]&2 != 0 {
 			d.configs++
 		}
-		close(d.changed)
-		d.changed = make(chan struct{})
+		d.wakeLocked()
 		d.mu.Unlock()
 	}
+}
+
+// wakeLocked makes every Wait look again. The caller holds d.mu.
+func (d *Driver) wakeLocked() {
+	close(d.changed)
+	d.changed = make(chan struct{})
 }
 
 // Start negotiates, sets up the queues and sets DRIVER_OK, as 3.1.1 demands.
