@@ -1,0 +1,210 @@
+package sandbox
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hutchvm/hutch/boot"
+	"github.com/hutchvm/hutch/vmm"
+)
+
+const (
+	defaultCPUs   = 1
+	defaultMemory = 512 << 20
+	defaultShell  = "/bin/sh"
+
+	maxNameLen     = 128
+	maxHostnameLen = 64 // HOST_NAME_MAX of Linux
+	hostnameCut    = 55
+
+	mib = 1 << 20
+)
+
+// config is what the options say, with defaults filled in by resolve.
+type config struct {
+	Name        string
+	CPUs        int
+	Memory      uint64
+	Env         map[string]string
+	Workdir     string
+	User        string
+	Hostname    string
+	Shell       string
+	Rlimits     map[Resource]Rlimit
+	Labels      map[string]string
+	MaxDuration time.Duration
+	Ephemeral   bool
+	Logger      *slog.Logger
+	Home        string
+	Kernel      string
+	Initramfs   string
+	KVMDevice   string
+}
+
+// resolve applies opts to the defaults and checks the result, without side effects.
+func resolve(name string, opts []Option) (*config, error) {
+	c := &config{Name: name, CPUs: defaultCPUs, Memory: defaultMemory, Shell: defaultShell, Hostname: hostnameFor(name)}
+	for _, o := range opts {
+		if o != nil {
+			o(c)
+		}
+	}
+	c.Memory = (c.Memory + mib - 1) &^ (mib - 1)
+	for _, check := range []func() error{c.checkName, c.checkSize, c.checkGuest, c.checkLimits, c.checkPaths} {
+		if err := check(); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func (c *config) checkName() error {
+	if err := checkName(c.Name); err != nil {
+		return err
+	}
+	if !validHostname(c.Hostname) {
+		return invalid("WithHostname", "%q: want 1 to %d letters, digits, dots and hyphens", c.Hostname, maxHostnameLen)
+	}
+	return nil
+}
+
+// checkName tells whether a sandbox can have that name: it becomes a directory.
+func checkName(name string) error {
+	if name == "" || len(name) > maxNameLen {
+		return invalid("name", "%d bytes, want 1 to %d", len(name), maxNameLen)
+	}
+	for i, r := range []byte(name) {
+		if !isAlnum(r) && (i == 0 || !strings.ContainsRune("._-", rune(r))) {
+			return invalid("name", "%q: want letters, digits, '.', '_' and '-', the first a letter or digit", name)
+		}
+	}
+	return nil
+}
+
+func isAlnum(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+func validHostname(h string) bool {
+	if h == "" || len(h) > maxHostnameLen || !isAlnum(h[0]) {
+		return false
+	}
+	for _, r := range []byte(h) {
+		if !isAlnum(r) && !strings.ContainsRune("._-", rune(r)) {
+			return false
+		}
+	}
+	return true
+}
+
+// hostnameFor makes a host name of a sandbox's name.
+func hostnameFor(name string) string {
+	if len(name) <= maxHostnameLen {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return name[:hostnameCut] + "-" + hex.EncodeToString(sum[:4])
+}
+
+func (c *config) checkSize() error {
+	if c.CPUs < 1 || c.CPUs > boot.MaxCPUs {
+		return invalid("WithCPUs", "%d, want 1 to %d", c.CPUs, boot.MaxCPUs)
+	}
+	if c.Memory < vmm.MinMemory {
+		return invalid("WithMemory", "%d bytes, at least %d are needed", c.Memory, uint64(vmm.MinMemory))
+	}
+	if host := hostMemory(); host > 0 && c.Memory > host {
+		return invalid("WithMemory", "%d bytes, this host has %d", c.Memory, host)
+	}
+	if c.MaxDuration < 0 {
+		return invalid("WithMaxDuration", "%v is negative", c.MaxDuration)
+	}
+	return nil
+}
+
+func (c *config) checkGuest() error {
+	if err := checkEnv("WithEnv", c.Env); err != nil {
+		return err
+	}
+	if c.Workdir != "" && (!path.IsAbs(c.Workdir) || strings.IndexByte(c.Workdir, 0) >= 0) {
+		return invalid("WithWorkdir", "%q is not an absolute path", c.Workdir)
+	}
+	if !path.IsAbs(c.Shell) || strings.IndexByte(c.Shell, 0) >= 0 {
+		return invalid("WithShell", "%q is not an absolute path", c.Shell)
+	}
+	if err := checkUser("WithUser", c.User); err != nil {
+		return err
+	}
+	for k, v := range c.Labels {
+		if k == "" || strings.IndexByte(k+v, 0) >= 0 {
+			return invalid("WithLabels", "label %q is empty or holds a NUL byte", k)
+		}
+		for _, p := range []string{"sandbox.", "hutch.", "service."} {
+			if strings.HasPrefix(k, p) {
+				return invalid("WithLabels", "label %q: names that begin with %q are reserved", k, p)
+			}
+		}
+	}
+	return nil
+}
+
+// checkEnv never prints a value: it may be a secret.
+func checkEnv(option string, env map[string]string) error {
+	for k, v := range env {
+		switch {
+		case k == "" || strings.ContainsAny(k, "=\x00"):
+			return invalid(option, "variable name %q is empty or holds '=' or a NUL byte", k)
+		case strings.HasPrefix(k, "HUTCH_"):
+			return invalid(option, "%s: names that begin with HUTCH_ are reserved", k)
+		case strings.IndexByte(v, 0) >= 0:
+			return invalid(option, "the value of %s holds a NUL byte", k)
+		}
+	}
+	return nil
+}
+
+func checkUser(option, spec string) error {
+	if strings.ContainsAny(spec, "\x00\n/ ") || strings.Count(spec, ":") > 1 || strings.HasPrefix(spec, ":") || strings.HasSuffix(spec, ":") {
+		return invalid(option, "%q: want name, uid, name:group or uid:gid", spec)
+	}
+	return nil
+}
+
+func (c *config) checkLimits() error { return checkRlimits("WithRlimits", c.Rlimits) }
+
+func (c *config) checkPaths() error {
+	if c.Home == "" {
+		home, err := defaultHome()
+		if err != nil {
+			return invalid("WithHome", "%v", err)
+		}
+		c.Home = home
+	}
+	abs, err := filepath.Abs(c.Home)
+	if err != nil {
+		return invalid("WithHome", "%v", err)
+	}
+	c.Home = abs
+	return nil
+}
+
+// defaultHome is where caches and records live unless the caller says otherwise.
+func defaultHome() (string, error) {
+	if dir := os.Getenv("HUTCH_HOME"); dir != "" {
+		return dir, nil
+	}
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "hutch"), nil
+	}
+	dir, err := os.UserHomeDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, ".local", "share", "hutch"), nil
+}

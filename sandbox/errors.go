@@ -1,0 +1,72 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors of this package, to be tested for with errors.Is.
+var (
+	// ErrInvalidConfig means that an option cannot be used; the error names it.
+	ErrInvalidConfig = errors.New("invalid configuration")
+	// ErrAlreadyExists means that a sandbox of that name runs already.
+	ErrAlreadyExists = errors.New("sandbox already exists")
+	// ErrNotRunning means that the sandbox has stopped, or is paused where it must run.
+	ErrNotRunning = errors.New("sandbox is not running")
+	// ErrExecTimeout means that a command was killed at the end of its time.
+	ErrExecTimeout = errors.New("command timed out")
+	// ErrOutputLimit means that a command was killed because it printed more
+	// than Exec or Collect may keep.
+	ErrOutputLimit = errors.New("command printed too much to keep")
+	// ErrNoKVM means that this machine has no KVM that can run Linux; the text says what to do.
+	ErrNoKVM = errors.New("no usable KVM")
+	// ErrUnsupported means that this platform or kernel lacks something that Hutch needs.
+	ErrUnsupported = errors.New("not supported on this platform")
+	// ErrClosed means that the object was closed.
+	ErrClosed = errors.New("closed")
+)
+
+// OpError is what a failed operation on a sandbox returns.
+type OpError struct {
+	Op      string // "create", "exec", …
+	Sandbox string // its name
+	Err     error
+}
+
+func (e *OpError) Error() string { return e.Op + " " + e.Sandbox + ": " + e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *OpError) Unwrap() error { return e.Err }
+
+func (s *Sandbox) opErr(op string, err error) error { return newOpError(op, s.name, err) }
+
+func newOpError(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &OpError{Op: op, Sandbox: name, Err: err}
+}
+
+// invalid is an ErrInvalidConfig that names the option.
+func invalid(option, format string, args ...any) error {
+	return fmt.Errorf("%w: %s: %s", ErrInvalidConfig, option, fmt.Sprintf(format, args...))
+}
+
+// CrashError says how a sandbox ended that nobody stopped. It matches ErrNotRunning.
+type CrashError struct {
+	// Reason is why the machine stopped, such as "kernel panic: …" or "triple fault".
+	Reason string
+	// Console is the end of what the guest's kernel printed.
+	Console string
+}
+
+func (e *CrashError) Error() string {
+	s := "sandbox crashed: " + e.Reason
+	if e.Console != "" {
+		s += "\nlast console output:\n" + e.Console
+	}
+	return s
+}
+
+// Is makes every CrashError match ErrNotRunning.
+func (e *CrashError) Is(target error) bool { return target == ErrNotRunning }

@@ -1,0 +1,167 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hutchvm/hutch/agent/client"
+	"github.com/hutchvm/hutch/vmm"
+)
+
+// Status is where a sandbox is in its life.
+type Status string
+
+// The statuses of a sandbox. One that is still being created has no Sandbox yet.
+const (
+	StatusRunning  Status = "running"
+	StatusPaused   Status = "paused"
+	StatusDraining Status = "draining" // being stopped: takes no new commands
+	StatusStopped  Status = "stopped"  // by Stop, Kill, Close, its maximum duration, or the guest itself
+	StatusCrashed  Status = "crashed"  // ended without anybody asking; Wait says why
+)
+
+// Sandbox is a running virtual machine that takes commands. Its methods may be
+// called from any goroutine.
+type Sandbox struct {
+	name    string
+	cfg     *config
+	record  *record
+	machine *vmm.Machine
+	agent   *client.Agent
+	console *consoleLog
+	base    *os.File // the base disk
+	timings Timings
+
+	mu     sync.Mutex
+	idle   sync.Cond // execs reached 0, or the sandbox ended
+	status Status
+	asked  bool // somebody asked for the end, so it is no crash
+	execs  int
+	err    error // why it crashed
+	expiry *time.Timer
+	ended  chan struct{}
+}
+
+// Timings tell how long each phase of Create took.
+type Timings struct {
+	Prepare time.Duration // checking options, claiming the name, opening kernel and images
+	Machine time.Duration // building the machine: memory, vCPUs, devices, loading the kernel
+	Kernel  time.Duration // from the kernel's first instruction to the agent's
+	Agent   time.Duration // from there to the agent's greeting
+	Setup   time.Duration // root file system, users, directories, limits
+	Total   time.Duration
+}
+
+// Name is the sandbox's name.
+func (s *Sandbox) Name() string { return s.name }
+
+// Labels are the sandbox's labels; the map is the caller's own.
+func (s *Sandbox) Labels() map[string]string { return maps.Clone(s.cfg.Labels) }
+
+// Timings tell how long each phase of Create took.
+func (s *Sandbox) Timings() Timings { return s.timings }
+
+// Status tells where the sandbox is in its life.
+func (s *Sandbox) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+// Console is the end of what the guest's kernel printed, up to 16 KiB.
+func (s *Sandbox) Console() string { return s.console.String() }
+
+// HostMemory is how much of the host's memory backs the guest's, in bytes.
+func (s *Sandbox) HostMemory() (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.status == StatusStopped || s.status == StatusCrashed {
+		return 0, s.opErr("memory", ErrNotRunning)
+	}
+	n, err := s.machine.Resident()
+	return n, s.opErr("memory", err)
+}
+
+// begin admits a command; finish counts it out.
+func (s *Sandbox) begin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.endErrLocked(); err != nil {
+		return err
+	}
+	if s.status != StatusRunning {
+		return errors.Join(ErrNotRunning, errors.New("it is "+string(s.status)))
+	}
+	s.execs++
+	return nil
+}
+
+func (s *Sandbox) finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.execs--
+	if s.execs == 0 {
+		s.idle.Broadcast()
+	}
+}
+
+// endErr is the error of whatever needs a sandbox that has ended.
+func (s *Sandbox) endErr() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.endErrLocked()
+}
+
+func (s *Sandbox) endErrLocked() error {
+	switch {
+	case s.status == StatusCrashed:
+		return s.err
+	case s.status == StatusStopped:
+		return ErrNotRunning
+	}
+	return nil
+}
+
+// Ping returns once the guest's agent has answered. It is no activity.
+func (s *Sandbox) Ping(ctx context.Context) error {
+	if err := s.endErr(); err != nil {
+		return s.opErr("ping", err)
+	}
+	err := s.agent.Ping(ctx)
+	if errors.Is(err, client.ErrLost) {
+		err = s.lost(err)
+	}
+	return s.opErr("ping", err)
+}
+
+// Pause stops the guest between two instructions. Commands stand still, new
+// ones are refused, and the guest's clocks do not advance for it to see.
+func (s *Sandbox) Pause(ctx context.Context) error {
+	return s.opErr("pause", s.transition(StatusRunning, StatusPaused, func() error { return s.machine.Pause(ctx) }))
+}
+
+// Resume undoes Pause.
+func (s *Sandbox) Resume() error {
+	return s.opErr("resume", s.transition(StatusPaused, StatusRunning, s.machine.Resume))
+}
+
+// transition moves from one status to another by do; one at a time.
+func (s *Sandbox) transition(from, to Status, do func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.endErrLocked(); err != nil {
+		return err
+	}
+	if s.status != from {
+		return errors.Join(ErrNotRunning, errors.New("it is "+string(s.status)))
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	s.status = to
+	return nil
+}
