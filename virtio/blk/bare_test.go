@@ -2,7 +2,6 @@ package blk
 
 import (
 	"encoding/binary"
-	"strconv"
 	"testing"
 
 	"github.com/hutchvm/hutch/virtio"
@@ -209,18 +208,5 @@ func BenchmarkTransportRead4K(b *testing.B) {
 		if _, st := g.read(8, 4096); st != statusOK {
 			b.Fatal(st)
 		}
-	}
-}
-
-// BenchmarkUncached: random 4 KiB reads that miss the page cache, by depth.
-func BenchmarkUncached(b *testing.B) {
-	for _, depth := range []int{1, 8, 32} {
-		b.Run(strconv.Itoa(depth), func(b *testing.B) {
-			const size = 256 << 20
-			file := cachedFile(b, size)
-			file.Flush()
-			adviseDontNeed(b, file.f)
-			benchmarkBare(b, file, typeIn, depth, 1, 4096, size/SectorSize)
-		})
 	}
 }
