@@ -3,6 +3,7 @@ package kvm
 import (
 	"encoding/binary"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -139,6 +140,17 @@ func TestExitDecoding(t *testing.T) {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestExitReasonString(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, n := range layoutExits() {
+		s := ExitReason(n.value).String()
+		if s == "" || seen[s] || strings.HasPrefix(s, "exit reason") {
+			t.Errorf("%s is called %q", n.expr, s)
+		}
+		seen[s] = true
 	}
 }
 

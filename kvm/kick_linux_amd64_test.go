@@ -17,14 +17,14 @@ import (
 type runner struct {
 	want  atomic.Int64
 	stop  atomic.Bool
-	seen  chan int64
+	seen  chan time.Time // when the Run returned that an answer is about
 	ended chan error
 	exits int        // other exits; read after ended
 	exit  func(Exit) // if not nil, is shown other exits
 }
 
 func startRunner(cpu *VCPU, exit func(Exit)) *runner {
-	r := &runner{seen: make(chan int64, 1), ended: make(chan error, 1), exit: exit}
+	r := &runner{seen: make(chan time.Time, 1), ended: make(chan error, 1), exit: exit}
 	go func() { r.ended <- r.loop(cpu) }()
 	return r
 }
@@ -38,6 +38,7 @@ func (r *runner) loop(cpu *VCPU) error {
 		if err != nil {
 			return err
 		}
+		now := time.Now()
 		if e.Reason != ExitIntr {
 			r.exits++
 			if r.exit != nil {
@@ -50,24 +51,28 @@ func (r *runner) loop(cpu *VCPU) error {
 		}
 		if w := r.want.Load(); w > answered {
 			answered = w
-			r.seen <- w
+			r.seen <- now
 		}
 	}
 }
 
-// kickAndWait kicks and waits for the interruption that it must cause.
-func (r *runner) kickAndWait(tb testing.TB, cpu *VCPU, timeout <-chan time.Time) {
+// kickAndWait kicks, waits for the interruption that it must cause, and returns how long it
+// took until Run had returned.
+func (r *runner) kickAndWait(tb testing.TB, cpu *VCPU, timeout <-chan time.Time) time.Duration {
 	w := r.want.Add(1)
+	start := time.Now()
 	if err := cpu.Kick(); err != nil {
 		tb.Fatal(err)
 	}
 	select {
-	case <-r.seen:
+	case t := <-r.seen:
+		return t.Sub(start)
 	case err := <-r.ended:
 		tb.Fatalf("vcpu ended: %v", err)
 	case <-timeout:
 		tb.Fatalf("kick %d is lost", w)
 	}
+	return 0
 }
 
 func (r *runner) end(tb testing.TB, cpu *VCPU) {

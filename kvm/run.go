@@ -14,7 +14,7 @@ import (
 // A return with [ExitIntr] means that nothing happened: a kick or a signal of the Go runtime
 // arrived, or a secondary processor was woken. Look at what a kick may have announced, and
 // call Run again. An error is final unless the caller knows better: it is the errno of KVM_RUN,
-// which is never retried here.
+// which is never retried here, and the Exit beside it is what the kernel left in the area.
 //
 // Port and MMIO reads take their answer from the exit's Data at the next Run, and only then
 // does the guest's register change. To complete such an access without running the guest, as

@@ -12,15 +12,11 @@ const xsaveMin = 4096
 // XSave returns the extended processor state in the layout of the XSAVE instruction: 4096
 // bytes, or more on hosts whose KVM_CAP_XSAVE2 says so.
 func (c *VCPU) XSave() ([]byte, error) {
-	n, dynamic, err := c.xsaveSize()
-	if err != nil {
-		return nil, err
-	}
 	req := reqGetXSave
-	if dynamic {
+	if c.xsaveV2 {
 		req = reqGetXSave2
 	}
-	buf := make([]byte, n)
+	buf := make([]byte, c.xsaveBytes)
 	if err := set(&c.h, req, &buf[0]); err != nil {
 		return nil, err
 	}
@@ -30,15 +26,11 @@ func (c *VCPU) XSave() ([]byte, error) {
 // SetXSave sets the extended processor state. A state from a host with a smaller area is
 // accepted; a longer one only if the surplus is zero.
 func (c *VCPU) SetXSave(state []byte) error {
-	n, _, err := c.xsaveSize()
-	if err != nil {
-		return err
-	}
-	// The kernel reads n bytes, whatever the caller's slice holds.
-	buf := make([]byte, n)
+	// The kernel reads so many bytes, whatever the caller's slice holds.
+	buf := make([]byte, c.xsaveBytes)
 	for _, b := range state[copy(buf, state):] {
 		if b != 0 {
-			return newOpError(reqSetXSave.String(), fmt.Errorf("%d bytes of state for %d: %w", len(state), n, syscall.EINVAL))
+			return newOpError(reqSetXSave.String(), fmt.Errorf("%d bytes of state for %d: %w", len(state), len(buf), syscall.EINVAL))
 		}
 	}
 	return set(&c.h, reqSetXSave, &buf[0])

@@ -180,6 +180,30 @@ func TestXSaveSizes(t *testing.T) {
 	}
 }
 
+func TestFPU(t *testing.T) {
+	g := newGuest(t, false)
+	f, err := g.cpu.FPU()
+	g.check(err)
+	f.FCW, f.XMM[3], f.FPR[1] = 0x27f, [16]byte{3, 2, 1}, [16]byte{7, 8, 9}
+	g.check(g.cpu.SetFPU(f))
+	got, err := g.cpu.FPU()
+	g.check(err)
+	if got.FCW != f.FCW || got.XMM != f.XMM || got.FPR != f.FPR {
+		t.Errorf("%+v, want %+v", got, f)
+	}
+}
+
+func TestVMTSCFrequency(t *testing.T) {
+	g := newGuest(t, false)
+	if n, err := g.vm.CheckExtension(CapVMTSCControl); err != nil || n == 0 {
+		t.Logf("no KVM_CAP_VM_TSC_CONTROL here: %d, %v", n, err)
+		return
+	}
+	khz, err := g.vm.TSCKHz()
+	g.check(err)
+	g.check(g.vm.SetTSCKHz(khz))
+}
+
 func TestClosed(t *testing.T) {
 	g := newGuest(t, true)
 	for range 2 {

@@ -11,8 +11,10 @@ import (
 // VCPU is one virtual processor. See [VCPU.Run] for the thread it wants.
 type VCPU struct {
 	h  handle
-	vm *VM
 	id int
+
+	xsaveBytes int
+	xsaveV2    bool
 
 	// page is the kvm_run area shared with the kernel, and control its first word.
 	page    []byte
@@ -39,12 +41,16 @@ func (v *VM) CreateVCPU(id int) (*VCPU, error) {
 	if err != nil {
 		return nil, err
 	}
+	size, v2, err := v.xsaveSize()
+	if err != nil {
+		return nil, errors.Join(err, newOpError("close vcpu", sysClose(fd)))
+	}
 	page, err := sysMapRun(fd, v.runSize)
 	if err != nil {
 		return nil, errors.Join(newOpError("mmap kvm_run", err), newOpError("close vcpu", sysClose(fd)))
 	}
 	return &VCPU{
-		h: handle{fd: fd}, vm: v, id: id, page: page,
+		h: handle{fd: fd}, id: id, xsaveBytes: size, xsaveV2: v2, page: page,
 		// SAFETY: a mapping is page-aligned, at least minRunSize long, and stays until Close,
 		// after which control is not used (see closed).
 		control: (*uint32)(unsafe.Pointer(&page[0])),
@@ -159,9 +165,10 @@ type GuestDebug struct {
 // SetGuestDebug turns on single stepping or breakpoints, which end Run with [ExitDebug].
 func (c *VCPU) SetGuestDebug(d GuestDebug) error { return set(&c.h, reqSetGuestDebug, &d) }
 
-// xsaveSize asks how large the vCPU's extended state is on this host.
-func (c *VCPU) xsaveSize() (size int, dynamic bool, err error) {
-	n, err := c.vm.CheckExtension(CapXSave2)
+// xsaveSize asks how large a vCPU's extended state is on this host, and whether
+// KVM_GET_XSAVE2 is there to read it. The size is settled once a vCPU exists.
+func (v *VM) xsaveSize() (size int, v2 bool, err error) {
+	n, err := v.CheckExtension(CapXSave2)
 	switch {
 	case err != nil:
 		return 0, false, err
