@@ -46,7 +46,7 @@ type Process struct {
 	changed sync.Cond // any of the fields below
 	reading bool      // a goroutine reads the connection, without mu
 	lent    bool      // the caller of Next may still look at r's buffer
-	pending *Event    // read, but not taken
+	pending Event     // read, but not taken; Kind 0: none
 	err     error     // the end: io.EOF after the exit
 	credit  int       // bytes of stdin that may be sent
 	stdin   error     // why no more stdin is taken
@@ -73,11 +73,13 @@ func (a *Agent) Exec(ctx context.Context, req *proto.Exec) (*Process, error) {
 	} else {
 		p.stdin = ErrNoStdin
 	}
+	p.mu.Lock()
 	p.stop = context.AfterFunc(ctx, func() { p.end(&Error{Op: "exec", Err: context.Cause(ctx)}) })
+	p.mu.Unlock()
 	if err := p.start(frame); err != nil {
 		p.end(&Error{Op: "exec", Err: cause(ctx, err)})
-		p.stop()
-		return nil, p.err
+		_, err := p.Next() // the first error is the one that counts
+		return nil, err
 	}
 	return p, nil
 }
@@ -123,9 +125,9 @@ func (p *Process) Next() (Event, error) {
 	p.lent = false
 	for {
 		switch {
-		case p.pending != nil:
-			ev := *p.pending
-			p.pending = nil
+		case p.pending.Kind != 0:
+			ev := p.pending
+			p.pending = Event{}
 			p.lent = len(ev.Data) > 0
 			p.changed.Broadcast()
 			return ev, nil
@@ -173,7 +175,7 @@ func (p *Process) take(t proto.Type, payload []byte) error {
 		if t == proto.TypeStderr {
 			kind = EventStderr
 		}
-		p.pending = &Event{Kind: kind, Data: payload}
+		p.pending = Event{Kind: kind, Data: payload}
 	case proto.TypeStdinCredit:
 		m := new(proto.StdinCredit)
 		if err := proto.Unmarshal(payload, m); err != nil {
@@ -191,13 +193,13 @@ func (p *Process) take(t proto.Type, payload []byte) error {
 		if p.stdin == nil {
 			p.stdin = stdinError(m.Errno)
 		}
-		p.pending = &Event{Kind: EventStdinError, Errno: m.Errno}
+		p.pending = Event{Kind: EventStdinError, Errno: m.Errno}
 	case proto.TypeExited:
-		ev := &Event{Kind: EventExited}
-		if err := proto.Unmarshal(payload, &ev.Exit); err != nil {
+		m := new(proto.Exited)
+		if err := proto.Unmarshal(payload, m); err != nil {
 			return err
 		}
-		p.pending = ev
+		p.pending = Event{Kind: EventExited, Exit: *m}
 		p.endLocked(io.EOF)
 	case proto.TypeFault:
 		return fault(payload)
@@ -218,9 +220,7 @@ func (p *Process) endLocked(err error) {
 		return
 	}
 	p.err = err
-	if p.stop != nil {
-		p.stop()
-	}
+	p.stop()
 	p.conn.Close()
 	p.changed.Broadcast()
 }

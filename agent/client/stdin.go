@@ -54,7 +54,7 @@ func (s *Stdin) reserve(n int) (int, error) {
 			n = min(n, p.credit, proto.MaxData)
 			p.credit -= n
 			return n, nil
-		case p.reading || p.pending != nil:
+		case p.reading || p.pending.Kind != 0:
 			p.changed.Wait()
 		default:
 			p.step()
@@ -143,4 +143,11 @@ func (s *Stdin) Close() error {
 		return &Error{Op: "stdin", Err: err}
 	}
 	return nil
+}
+
+// Credit is how many bytes of stdin may be sent now without waiting.
+func (p *Process) Credit() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.credit
 }

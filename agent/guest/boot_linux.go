@@ -130,7 +130,8 @@ func Main(args []string, build string) error {
 	mark()
 	stamps := proto.BootStamps{Init: now()}
 	shieldSignals()
-	unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: softFiles, Max: hardFiles})
+	// By package syscall, which otherwise gives children the kernel's again.
+	syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: softFiles, Max: hardFiles})
 	if err := mountAPI(); err != nil {
 		return err
 	}

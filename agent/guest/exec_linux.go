@@ -1,7 +1,7 @@
 package guest
 
 import (
-	"io"
+	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -111,7 +111,7 @@ func (s *Server) exec(conn Conn, r *proto.Reader, req *proto.Exec) {
 		s.reaper.kill(e.kid, unix.SIGKILL)
 	}
 	for _, o := range e.outs {
-		go o.run() // may outlive the command, until its stream ends
+		s.carry(o)
 	}
 	e.work.Go(func() { e.listen(r) })
 
@@ -189,21 +189,20 @@ func (e *execution) attach(p *pipes, req *proto.Exec) error {
 func (e *execution) listen(r *proto.Reader) {
 	for {
 		t, payload, err := r.Next()
+		var broken *proto.Error
 		if err == nil {
-			err = e.take(t, payload)
-			if err == nil {
+			if err = e.take(t, payload); err == nil {
 				continue
 			}
+			broken = &proto.Error{Op: "exec", Err: err}
 		}
-		select {
-		case <-e.kid.exited: // the end of a command that has ended
-		default:
-			if err != io.EOF {
-				e.fault.Store(&proto.Fault{Message: err.Error()})
-			}
-			e.conn.SetWriteDeadline(time.Now().Add(faultPatience))
-			e.kill()
+		if broken != nil || errors.As(err, &broken) {
+			e.fault.Store(&proto.Fault{Message: broken.Error()})
 		}
+		// Whether it is the host that ended this or the command, which has this
+		// connection closed: nobody waits for more than the last words.
+		e.conn.SetWriteDeadline(time.Now().Add(faultPatience))
+		e.kill()
 		return
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -81,6 +82,7 @@ func (s *Server) launchLimited(exe string, c *command, std streams) (*child, err
 		return nil, startError(proto.StageRequest, "", err)
 	}
 	attr := &syscall.ProcAttr{
+		Env:   []string{"GOGC=off"}, // it lives too briefly to collect anything
 		Files: []uintptr{std[0].Fd(), std[1].Fd(), std[2].Fd(), theirs.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: c.tty},
 	}
@@ -155,6 +157,9 @@ func limitAndExec(args []string, pipe *os.File) error {
 			groups = append(groups, int(n))
 		}
 	}
+	if limitsMemory(req.Rlimits) {
+		reserve(len(payload))
+	}
 	// Raising a limit takes root's rights, so the limits come before the user.
 	for _, l := range req.Rlimits {
 		err := syscall.Setrlimit(int(l.Resource), &syscall.Rlimit{Cur: l.Soft, Max: l.Hard})
@@ -175,4 +180,22 @@ func limitAndExec(args []string, pipe *os.File) error {
 		return startError(proto.StageCwd, req.Cwd, err)
 	}
 	return startError(proto.StageExec, req.Argv[0], syscall.Exec(exe, req.Argv, req.Env))
+}
+
+func limitsMemory(limits []proto.Rlimit) bool {
+	for _, l := range limits {
+		if l.Resource == unix.RLIMIT_AS || l.Resource == unix.RLIMIT_DATA {
+			return true
+		}
+	}
+	return false
+}
+
+// reserve makes the heap large enough, with free space in it, for what is
+// still to be allocated: under the limit it could not grow. The largest part
+// is the copy of arguments and environment that syscall.Exec makes.
+func reserve(size int) {
+	reserved := make([]byte, 4*size+4<<20)
+	runtime.KeepAlive(reserved)
+	runtime.GC()
 }

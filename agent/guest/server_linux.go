@@ -31,12 +31,14 @@ type Server struct {
 	defaults Defaults
 	accounts accounts
 	reaper   *reaper
-	reaping  chan struct{} // closed: the reaper stops
-	work     sync.WaitGroup
+	reaping  chan struct{}  // closed: the reaper stops
+	commands sync.WaitGroup // running
+	work     sync.WaitGroup // goroutines other than Handle's
 
 	mu       sync.Mutex
 	stopping bool
 	running  map[*execution]struct{}
+	outputs  map[*output]struct{} // open, possibly beyond their execution
 }
 
 // NewServer returns a Server, which reaps the children of this process from
@@ -48,6 +50,7 @@ func NewServer(defaults Defaults) *Server {
 		reaper:   newReaper(),
 		reaping:  make(chan struct{}),
 		running:  make(map[*execution]struct{}),
+		outputs:  make(map[*output]struct{}),
 	}
 	s.work.Go(func() { s.reaper.run(s.reaping) })
 	return s
@@ -93,6 +96,7 @@ func (s *Server) begin(e *execution) error {
 		return errStopping
 	}
 	s.running[e] = struct{}{}
+	s.commands.Add(1)
 	return nil
 }
 
@@ -100,6 +104,7 @@ func (s *Server) finish(e *execution) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.running, e)
+	s.commands.Done()
 }
 
 // stop refuses new commands and hangs the terminals of the running ones up.
@@ -114,16 +119,33 @@ func (s *Server) stop() {
 	}
 }
 
-// Close kills the commands that still run and ends the reaper. It waits for
-// the goroutines of the reaper only; those of Handle end with their
-// connections and commands.
+// carry runs an output, which may outlive its command.
+func (s *Server) carry(o *output) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.outputs[o] = struct{}{}
+	s.work.Go(func() {
+		o.run()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.outputs, o)
+	})
+}
+
+// Close kills the commands that still run, closes what their background
+// processes hold open, and waits for all of it and for the reaper.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.stopping = true
 	for e := range s.running {
 		s.reaper.kill(e.kid, unix.SIGKILL)
+		e.conn.SetWriteDeadline(time.Now().Add(faultPatience))
+	}
+	for o := range s.outputs {
+		o.file.Close()
 	}
 	s.mu.Unlock()
+	s.commands.Wait()
 	close(s.reaping)
 	s.work.Wait()
 }

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,8 +25,11 @@ func (c *control) goDown(grace time.Duration) (killed bool) {
 	return killed
 }
 
-// endAll ends every other process of this machine.
+// endAll ends every other process of this machine, or of its PID namespace.
 func (r *reaper) endAll(grace time.Duration) (killed bool) {
+	if os.Getpid() != 1 {
+		return false // only process 1 is spared by what follows
+	}
 	gone := r.drained()
 	unix.Kill(-1, unix.SIGTERM)
 	unix.Kill(-1, unix.SIGCONT) // a stopped process could not act on it

@@ -117,7 +117,7 @@ func (c *codec) strs(tag byte, v *[]string) {
 		return
 	}
 	n := c.count(len(*v), maxStrings, 4)
-	if c.decode && c.err == nil {
+	if c.decode && n > 0 {
 		*v = make([]string, n)
 	}
 	for i := 0; i < n && c.err == nil; i++ {
@@ -160,7 +160,7 @@ func many[T any](c *codec, tag byte, v *[]T, fields func(*T, *codec)) {
 		return
 	}
 	n := c.count(len(*v), maxItems, 4)
-	if c.decode && c.err == nil {
+	if c.decode && n > 0 {
 		*v = make([]T, n)
 	}
 	for i := 0; i < n && c.err == nil; i++ {

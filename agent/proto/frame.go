@@ -103,11 +103,15 @@ type Reader struct {
 	r      io.Reader
 	buf    []byte
 	lo, hi int
+	filled bool // the last read left no room
 }
 
-// readerBuffer holds the largest data frame, so that a stream of them never
-// makes the buffer grow.
-const readerBuffer = 64 << 10
+// A Reader's buffer grows from the one to the other when the peer sends much,
+// and beyond for a large message only.
+const (
+	smallBuffer = 4 << 10
+	largeBuffer = 64 << 10 // the largest data frame
+)
 
 // NewReader returns a Reader of r. It reads ahead.
 func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
@@ -116,13 +120,15 @@ func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
 // bytes arrive: a large length alone allocates nothing.
 func (r *Reader) fill(n int) error {
 	for r.hi-r.lo < n {
-		if r.buf == nil {
-			r.buf = make([]byte, readerBuffer)
-		}
 		if r.lo == r.hi {
 			r.lo, r.hi = 0, 0
-			if len(r.buf) > readerBuffer && n <= readerBuffer {
-				r.buf = make([]byte, readerBuffer) // a large message is over
+			switch {
+			case r.buf == nil:
+				r.buf = make([]byte, smallBuffer)
+			case r.filled && len(r.buf) < largeBuffer:
+				r.buf = make([]byte, min(4*len(r.buf), largeBuffer))
+			case len(r.buf) > largeBuffer && n <= largeBuffer:
+				r.buf = make([]byte, largeBuffer) // a large message is over
 			}
 		}
 		if r.lo > 0 && r.lo+n > len(r.buf) {
@@ -130,12 +136,17 @@ func (r *Reader) fill(n int) error {
 			r.lo = 0
 		}
 		if r.hi == len(r.buf) {
-			grown := make([]byte, 2*len(r.buf))
+			size := 2 * len(r.buf)
+			if n <= largeBuffer {
+				size = min(size, largeBuffer)
+			}
+			grown := make([]byte, size)
 			copy(grown, r.buf[:r.hi])
 			r.buf = grown
 		}
 		k, err := r.r.Read(r.buf[r.hi:])
 		r.hi += k
+		r.filled = r.hi == len(r.buf)
 		if err != nil && r.hi-r.lo < n {
 			if err == io.EOF && r.hi > r.lo {
 				return io.ErrUnexpectedEOF
@@ -186,6 +197,6 @@ func (r *Reader) Next() (Type, []byte, error) {
 // the reader goes on in a new buffer.
 func (r *Reader) Detach() {
 	rest := r.buf[r.lo:r.hi]
-	r.buf = make([]byte, max(readerBuffer, len(rest)))
+	r.buf = make([]byte, max(smallBuffer, len(rest)))
 	r.lo, r.hi = 0, copy(r.buf, rest)
 }
