@@ -22,18 +22,17 @@ func (m *Memory) Discard(gpa, n uint64) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var errs []error
+	var err error
 	for _, o := range m.overlays {
 		if o.End() <= from || o.GPA >= to {
 			continue
 		}
 		if o.GPA > from {
-			errs = append(errs, m.discardPiece(from, o.GPA-from))
+			err = errors.Join(err, m.discardPiece(from, o.GPA-from))
 		}
 		from = max(from, min(o.End(), to))
 	}
-	errs = append(errs, m.discardPiece(from, to-from))
-	if err := errors.Join(errs...); err != nil {
+	if err = errors.Join(err, m.discardPiece(from, to-from)); err != nil {
 		return &Error{Op: "discard", GPA: gpa, Size: n, Err: err}
 	}
 	return nil
