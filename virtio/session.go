@@ -55,7 +55,7 @@ func (s *Session) ConfigChanged() { s.UpdateConfig(nil) }
 // UpdateConfig runs change, which may be nil, and tells the driver that the
 // configuration space changed. No read of the configuration space happens in
 // between, so a driver that compares generations never sees half of a change.
-// It must not be called from ReadConfig.
+// The caller must not hold a lock that ReadConfig takes, nor be ReadConfig.
 func (s *Session) UpdateConfig(change func()) {
 	s.m.configMu.Lock()
 	if change != nil {

@@ -41,7 +41,8 @@ func load16(b []byte, off int) uint16 {
 
 // store16 changes two bytes of a word whose other half may belong to the guest,
 // so it must not write that half back: compare-and-swap fails when the guest
-// was faster, and then takes the new value.
+// was faster, and then takes the new value. A guest that keeps writing there
+// slows its own device down, since each round is a fair race.
 func store16(b []byte, off int, v uint16) {
 	w, shift := word32(b, off)
 	for {
