@@ -3,14 +3,17 @@
 // They share four byte channels. Three carry the command's input, output and
 // error output as they are, each with its own back-pressure. The fourth, the
 // control channel, carries the frames of this package: one type byte, the
-// payload's length as 32 bits little-endian, and the payload in JSON. Ends of
-// streams and totals travel on the control channel, so that the data channels
-// need no escaping and a blocked one never delays a heartbeat.
+// payload's length as 32 bits little-endian, and the payload as a gob stream of
+// its own, which keeps strings that are no UTF-8: Linux promises no encoding
+// for arguments and environment. Ends of streams and totals travel on the
+// control channel, so that the data channels need no escaping and a blocked
+// one never delays a heartbeat.
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
-	"encoding/json"
+	"encoding/gob"
 	"errors"
 	"fmt"
 	"io"
@@ -108,9 +111,10 @@ type Status struct {
 }
 
 // MaxPayload bounds a frame's payload. Linux itself bounds arguments and
-// environment together to a quarter of the stack limit, at most 6 MiB; JSON
-// may need six bytes for one.
-const MaxPayload = 40 << 20
+// environment together to a quarter of the stack limit, at most 6 MiB.
+const MaxPayload = 8 << 20
+
+const headerSize = 5
 
 // ErrFrame is returned for a frame that no peer of ours sends.
 var ErrFrame = errors.New("wire: malformed frame")
@@ -118,20 +122,19 @@ var ErrFrame = errors.New("wire: malformed frame")
 // Write sends one frame with a single call of w.Write. A nil payload is empty.
 // It is safe for concurrent use only if w is.
 func Write(w io.Writer, t Type, payload any) error {
-	var body []byte
+	var frame bytes.Buffer
+	frame.Write([]byte{byte(t), 0, 0, 0, 0})
 	if payload != nil {
-		var err error
-		if body, err = json.Marshal(payload); err != nil {
+		if err := gob.NewEncoder(&frame).Encode(payload); err != nil {
 			return fmt.Errorf("wire: encode %c: %w", t, err)
 		}
 	}
-	if len(body) > MaxPayload {
-		return fmt.Errorf("wire: frame %c of %d bytes is over the limit of %d", t, len(body), MaxPayload)
+	body := frame.Len() - headerSize
+	if body > MaxPayload {
+		return fmt.Errorf("wire: frame %c of %d bytes is over the limit of %d", t, body, MaxPayload)
 	}
-	frame := make([]byte, 5, 5+len(body))
-	frame[0] = byte(t)
-	binary.LittleEndian.PutUint32(frame[1:], uint32(len(body)))
-	_, err := w.Write(append(frame, body...))
+	binary.LittleEndian.PutUint32(frame.Bytes()[1:], uint32(body))
+	_, err := w.Write(frame.Bytes())
 	return err
 }
 
@@ -143,7 +146,7 @@ type Frame struct {
 
 // Read receives one frame. At a clean end of the channel it returns io.EOF.
 func Read(r io.Reader) (Frame, error) {
-	var head [5]byte
+	var head [headerSize]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return Frame{}, err
 	}
@@ -164,7 +167,7 @@ func Read(r io.Reader) (Frame, error) {
 
 // Decode fills v, a pointer to the payload's type, from the frame.
 func (f Frame) Decode(v any) error {
-	if err := json.Unmarshal(f.Body, v); err != nil {
+	if err := gob.NewDecoder(bytes.NewReader(f.Body)).Decode(v); err != nil {
 		return fmt.Errorf("%w: type %#x: %v", ErrFrame, byte(f.Type), err)
 	}
 	return nil
