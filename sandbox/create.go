@@ -254,6 +254,10 @@ func (s *Sandbox) boot(ctx context.Context, control net.Listener, vs *vsock.Devi
 	if err := s.machine.Start(context.Background()); err != nil {
 		return err
 	}
+	// While the guest boots there is time for what killed processes left.
+	if err := sweep(s.cfg.Home); err != nil {
+		s.cfg.Logger.Warn("sweeping records", "error", err)
+	}
 	// A machine that ends before it is ready ends the wait for it.
 	ready := make(chan struct{})
 	defer close(ready)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"time"
 
 	"github.com/hutchvm/hutch/agent/client"
 )
@@ -155,10 +154,7 @@ func (p *running) explain(err error) error {
 	if p.ctx.Err() != nil {
 		return context.Cause(p.ctx)
 	}
-	if errors.Is(err, client.ErrLost) {
-		return p.s.lost(err)
-	}
-	return err
+	return p.s.lost(err)
 }
 
 // interrupted is the error of a command that was cut short, with what it
@@ -183,18 +179,3 @@ func (e *InterruptedError) Error() string { return "command killed: " + e.Err.Er
 
 // Unwrap gives the cause.
 func (e *InterruptedError) Unwrap() error { return e.Err }
-
-// lostGrace is how long a lost connection waits for the reason to turn up.
-const lostGrace = 2 * time.Second
-
-// lost explains a connection that broke: most often the sandbox has ended.
-func (s *Sandbox) lost(err error) error {
-	t := time.NewTimer(lostGrace)
-	defer t.Stop()
-	select {
-	case <-s.ended:
-		return s.endErr()
-	case <-t.C:
-		return err
-	}
-}

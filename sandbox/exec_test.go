@@ -193,7 +193,7 @@ func TestOutputLimit(t *testing.T) {
 func TestTimeoutKillsTheGroup(t *testing.T) {
 	sb := guest(t)
 	begin := time.Now()
-	_, err := sb.Shell(t.Context(), "echo before; sleep 3600 & sleep 3600", sandbox.WithExecTimeout(500*time.Millisecond))
+	_, err := sb.Shell(t.Context(), "echo before; sleep 3600 & sleep 3600", sandbox.WithExecTimeout(5*time.Second))
 	wantErr(t, "timeout", err, sandbox.ErrExecTimeout)
 	var ie *sandbox.InterruptedError
 	if !errors.As(err, &ie) || ie.Output.Stdout() != "before\n" || ie.Output.ExitCode() != -1 {
@@ -202,7 +202,7 @@ func TestTimeoutKillsTheGroup(t *testing.T) {
 	if d := time.Since(begin); d > 30*time.Second {
 		t.Errorf("took %v", d)
 	}
-	eventually(t, "the end of the whole group", func() bool { return !strings.Contains(shell(t, sb, "ps"), "sleep") })
+	eventually(t, "the end of the whole group", func() bool { return running(t, sb, "sleep") == 0 })
 }
 
 func TestCancelKillsTheGroup(t *testing.T) {
@@ -225,19 +225,18 @@ func TestCancelKillsTheGroup(t *testing.T) {
 	cancel()
 	_, err = h.Collect(t.Context())
 	wantErr(t, "cancelled", err, context.Canceled)
-	eventually(t, "the end of the whole group", func() bool { return !strings.Contains(shell(t, sb, "ps"), "sleep") })
+	eventually(t, "the end of the whole group", func() bool { return running(t, sb, "sleep") == 0 })
 }
 
 func TestBackgroundChildDoesNotHoldTheExec(t *testing.T) {
 	sb := guest(t)
 	begin := time.Now()
-	if got := shell(t, sb, "sleep 3600 & echo done"); got != "done" {
+	if got := shell(t, sb, "sleep 20 & echo done"); got != "done" {
 		t.Errorf("printed %q", got)
 	}
-	if d := time.Since(begin); d > 30*time.Second {
+	if d := time.Since(begin); d > 15*time.Second {
 		t.Errorf("took %v", d)
 	}
-	shell(t, sb, "kill $(ps | grep sleep | while read pid rest; do echo $pid; done) 2>/dev/null; true")
 }
 
 func TestTerminal(t *testing.T) {
@@ -270,9 +269,9 @@ func TestTerminal(t *testing.T) {
 func TestRlimits(t *testing.T) {
 	sb := guest(t)
 	got := shell(t, sb, "cat /proc/self/limits", sandbox.WithExecRlimits(map[sandbox.Resource]sandbox.Rlimit{
-		sandbox.RlimitNoFile: {Soft: 123, Hard: 456}, sandbox.RlimitCore: sandbox.Limit(0),
+		sandbox.RlimitNoFile: sandbox.Limit(456), sandbox.RlimitCore: {Soft: 123, Hard: 456},
 	}))
-	for _, want := range []string{"Max open files            123                  456", "Max core file size        0                    0"} {
+	for _, want := range []string{"Max open files            456                  456", "Max core file size        123                  456"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("limits lack %q:\n%s", want, got)
 		}

@@ -110,3 +110,9 @@ func wantErr(t testing.TB, what string, err, want error) {
 		t.Errorf("%s: error is %v, want %v", what, err, want)
 	}
 }
+
+// running counts the guest's processes of that name.
+func running(t testing.TB, sb *sandbox.Sandbox, name string) int {
+	t.Helper()
+	return strings.Count(shell(t, sb, "cat /proc/[0-9]*/comm")+"\n", name+"\n")
+}

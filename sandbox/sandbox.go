@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -131,11 +132,27 @@ func (s *Sandbox) Ping(ctx context.Context) error {
 	if err := s.endErr(); err != nil {
 		return s.opErr("ping", err)
 	}
-	err := s.agent.Ping(ctx)
-	if errors.Is(err, client.ErrLost) {
-		err = s.lost(err)
+	return s.opErr("ping", s.lost(s.agent.Ping(ctx)))
+}
+
+// lostGrace is how long a broken connection waits for the reason to turn up.
+const lostGrace = 2 * time.Second
+
+// lost explains an error of the agent's client: when a connection broke, most
+// often the sandbox has ended, and how it ended is the better error.
+func (s *Sandbox) lost(err error) error {
+	var broken net.Error
+	if !errors.Is(err, client.ErrLost) && !errors.As(err, &broken) {
+		return err
 	}
-	return s.opErr("ping", err)
+	t := time.NewTimer(lostGrace)
+	defer t.Stop()
+	select {
+	case <-s.ended:
+		return s.endErr()
+	case <-t.C:
+		return err
+	}
 }
 
 // Pause stops the guest between two instructions. Commands stand still, new

@@ -141,12 +141,18 @@ func (s *Sandbox) watch() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status = StatusStopped
-	if !s.asked && exit.Reason != vmm.PowerOff && exit.Reason != vmm.GuestReboot {
+	if !s.asked && !byGuest(exit.Reason) {
 		s.status = StatusCrashed
 		s.err = &CrashError{Reason: crashReason(exit), Console: s.console.String()}
 	}
 	s.idle.Broadcast()
 	close(s.ended)
+}
+
+// byGuest tells whether the guest ended in order: reboot and power off are a
+// sandbox's own business.
+func byGuest(r vmm.Reason) bool {
+	return r == vmm.PowerOff || r == vmm.GuestReboot || r == vmm.Halted
 }
 
 func crashReason(exit vmm.Exit) string {

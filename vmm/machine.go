@@ -49,7 +49,9 @@ type Machine struct {
 	parked  int // of them, those that wait for Resume
 	done    chan struct{}
 	unwatch func() bool
-	closing sync.Once
+	// watchers are the machine's goroutines that are not vCPUs.
+	watchers sync.WaitGroup
+	closing  sync.Once
 }
 
 // New builds a machine: memory, kernel, devices and vCPUs. Nothing runs until
@@ -189,6 +191,7 @@ func (m *Machine) Start(ctx context.Context) error {
 	for _, c := range m.vcpus {
 		go m.runVCPU(c)
 	}
+	m.watchers.Go(m.watchHalt)
 	m.unwatch = context.AfterFunc(ctx, m.Stop)
 	return nil
 }
@@ -316,6 +319,7 @@ func (m *Machine) Close() error {
 		if m.unwatch != nil {
 			m.unwatch()
 		}
+		m.watchers.Wait()
 		err = m.release()
 	})
 	return err

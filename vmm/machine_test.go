@@ -129,6 +129,7 @@ func TestExitReasons(t *testing.T) {
 		{"power off", powerOff, vmm.PowerOff},
 		{"reboot", reboot, vmm.GuestReboot},
 		{"triple fault", badOp, vmm.TripleFault},
+		{"halt", hltLoop, vmm.Halted},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := newMachine(t, snippet(t, tt.code))

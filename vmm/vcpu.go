@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 
 	"github.com/hutchvm/hutch/boot"
 	"github.com/hutchvm/hutch/kvm"
@@ -11,7 +12,8 @@ import (
 
 type vcpu struct {
 	*kvm.VCPU
-	id int
+	id   int
+	dead atomic.Bool // when it last looked, see watchHalt
 }
 
 func (m *Machine) createVCPUs(n int, k boot.Kernel) error {
@@ -57,6 +59,7 @@ func (m *Machine) runVCPU(c *vcpu) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	debug.SetPanicOnFault(true)
+	defer nameThread(fmt.Sprintf("hutch-vcpu%d", c.id))()
 	defer m.vcpuEnded()
 	defer func() {
 		if p := recover(); p != nil {
@@ -70,7 +73,7 @@ func (m *Machine) runVCPU(c *vcpu) {
 			m.end(Exit{Reason: InternalError, Detail: err.Error()})
 			return
 		}
-		if !m.handle(exit) {
+		if !m.handle(c, exit) {
 			return
 		}
 	}
@@ -104,7 +107,7 @@ func (m *Machine) park() bool {
 }
 
 // handle serves one exit; it reports whether the vCPU goes on.
-func (m *Machine) handle(e kvm.Exit) bool {
+func (m *Machine) handle(c *vcpu, e kvm.Exit) bool {
 	switch e.Reason {
 	case kvm.ExitIO:
 		io, err := e.IO()
@@ -129,6 +132,7 @@ func (m *Machine) handle(e kvm.Exit) bool {
 			m.mmioRead(a.Addr, a.Data)
 		}
 	case kvm.ExitIntr:
+		c.dead.Store(c.looksDead())
 		return m.park()
 	case kvm.ExitShutdown:
 		m.end(m.panicOr(TripleFault))

@@ -78,6 +78,9 @@ const (
 	PowerOff
 	// GuestReboot: the guest reset the machine through the keyboard controller.
 	GuestReboot
+	// Halted: every CPU of the guest sleeps with interrupts off, for ever; what
+	// Linux does when it is told to power off a machine that has no such switch.
+	Halted
 	// Panic: the guest's kernel panicked.
 	Panic
 	// TripleFault: the guest's CPU gave up.
@@ -96,6 +99,8 @@ func (r Reason) String() string {
 		return "power off"
 	case GuestReboot:
 		return "guest reboot"
+	case Halted:
+		return "halted"
 	case Panic:
 		return "kernel panic"
 	case TripleFault:

@@ -1,0 +1,91 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hutchvm/hutch/sandbox"
+)
+
+// BenchmarkMemoryOverhead is the host memory that a machine costs beyond what
+// its guest touched: the growth of this process less that of guest memory.
+func BenchmarkMemoryOverhead(b *testing.B) {
+	home := warmHome(b)
+	for b.Loop() {
+		var all []*sandbox.Sandbox
+		overhead := func() float64 {
+			debug.FreeOSMemory()
+			rest := resident(b)
+			for _, sb := range all {
+				n, err := sb.HostMemory()
+				if err != nil {
+					b.Fatal(err)
+				}
+				rest -= int64(n)
+			}
+			return float64(rest) / (1 << 20)
+		}
+		start := overhead()
+		all = append(all, create(b, home))
+		first := overhead()
+		const more = 4
+		for range more {
+			all = append(all, create(b, home))
+		}
+		last := overhead()
+		b.ReportMetric(start, "process-MiB")
+		b.ReportMetric(first-start, "first-MiB")
+		b.ReportMetric((last-first)/more, "further-MiB")
+		for _, sb := range all {
+			sb.Close()
+		}
+	}
+}
+
+// resident is this process' share of the host's memory: pages that several
+// processes map count in part.
+func resident(b *testing.B) int64 {
+	b.Helper()
+	rollup, err := os.ReadFile("/proc/self/smaps_rollup")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(rollup)) {
+		var kib int64
+		if _, err := fmt.Sscanf(line, "Rss: %d kB", &kib); err == nil {
+			return kib << 10
+		}
+	}
+	b.Fatal("no Rss in smaps_rollup")
+	return 0
+}
+
+// BenchmarkTwentyAtOnce boots 20 sandboxes at the same time in one process.
+func BenchmarkTwentyAtOnce(b *testing.B) {
+	home := warmHome(b)
+	for b.Loop() {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var all []*sandbox.Sandbox
+		begin := time.Now()
+		var slowest time.Duration
+		for range 20 {
+			wg.Go(func() {
+				sb := create(b, home)
+				mu.Lock()
+				defer mu.Unlock()
+				all, slowest = append(all, sb), max(slowest, time.Since(begin))
+			})
+		}
+		wg.Wait()
+		b.ReportMetric(slowest.Seconds(), "slowest-s")
+		for _, sb := range all {
+			sb.Close()
+		}
+	}
+}

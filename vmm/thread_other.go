@@ -1,0 +1,5 @@
+//go:build !linux
+
+package vmm
+
+func nameThread(string) (restore func()) { return func() {} }
