@@ -164,7 +164,7 @@ func (e *execution) attach(p *pipes, req *proto.Exec) error {
 		if p.ours[i] == nil || i == 0 {
 			continue
 		}
-		o, err := newOutput(p.ours[i], kind, req.TTY, e.data)
+		o, err := newOutput(p.ours[i], kind, req.TTY, e.server.grace, e.data)
 		if err != nil {
 			return err
 		}

@@ -175,7 +175,7 @@ func TestLargeEnvironment(t *testing.T) {
 	if n < 15*100<<10 {
 		t.Errorf("%d bytes of environment", n)
 	}
-	req.Rlimits = []proto.Rlimit{{Resource: unix.RLIMIT_DATA, Soft: 4 << 20, Hard: 4 << 20}}
+	req.Rlimits = []proto.Rlimit{{Resource: unix.RLIMIT_DATA, Soft: smallData, Hard: smallData}}
 	limited := 0
 	fmt.Sscan(run(t, a, req).Stdout, &limited)
 	if limited != n {

@@ -40,6 +40,8 @@ type output struct {
 	kind proto.Type
 	send func(*frame, int) // the header is set
 	tty  bool
+	// grace is how long others may add to the output of a leader that ended.
+	grace time.Duration
 
 	done chan struct{} // closed when the stream's end, as the host sees it, is reached
 
@@ -48,12 +50,12 @@ type output struct {
 	err error
 }
 
-func newOutput(file *os.File, kind proto.Type, tty bool, send func(*frame, int)) (*output, error) {
+func newOutput(file *os.File, kind proto.Type, tty bool, grace time.Duration, send func(*frame, int)) (*output, error) {
 	raw, err := file.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	return &output{file: file, raw: raw, kind: kind, tty: tty, send: send, done: make(chan struct{})}, nil
+	return &output{file: file, raw: raw, kind: kind, tty: tty, grace: grace, send: send, done: make(chan struct{})}, nil
 }
 
 // leaderExited tells the stream that the command itself has ended.
@@ -67,7 +69,7 @@ func (o *output) run() {
 	err := o.copy(attempt)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		o.drain()
-		o.file.SetReadDeadline(time.Now().Add(drainGrace))
+		o.file.SetReadDeadline(time.Now().Add(o.grace))
 		err = o.copy(attempt)
 	}
 	close(o.done)

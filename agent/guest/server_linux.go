@@ -30,6 +30,7 @@ type Defaults struct {
 type Server struct {
 	defaults Defaults
 	accounts accounts
+	grace    time.Duration // see drainGrace
 	reaper   *reaper
 	reaping  chan struct{}  // closed: the reaper stops
 	commands sync.WaitGroup // running
@@ -47,6 +48,7 @@ func NewServer(defaults Defaults) *Server {
 	s := &Server{
 		defaults: defaults,
 		accounts: accounts{passwd: "/etc/passwd", group: "/etc/group"},
+		grace:    drainGrace,
 		reaper:   newReaper(),
 		reaping:  make(chan struct{}),
 		running:  make(map[*execution]struct{}),

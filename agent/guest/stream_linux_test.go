@@ -174,7 +174,9 @@ func TestBackground(t *testing.T) {
 
 // In "a | b" whose shell does not wait, the grace catches the last words.
 func TestGrace(t *testing.T) {
-	a := newAgent(t, newServer(t, Defaults{}))
+	s := newServer(t, Defaults{})
+	s.grace = 20 * time.Second // it ends with the last writer, not by time
+	a := newAgent(t, s)
 	r := run(t, a, sh("(sleep 0.01; echo late) & echo early"))
 	if diff := cmp.Diff(result{Stdout: "early\nlate\n"}, r); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
