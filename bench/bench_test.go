@@ -21,10 +21,14 @@ const memory = 256 << 20
 
 var serial atomic.Int64
 
-func create(b *testing.B, home string, opts ...sandbox.Option) *sandbox.Sandbox {
-	b.Helper()
+func tryCreate(home string) (*sandbox.Sandbox, error) {
 	name := fmt.Sprintf("bench-%d", serial.Add(1))
-	sb, err := sandbox.Create(context.Background(), name, append([]sandbox.Option{sandbox.WithHome(home), sandbox.WithMemory(memory)}, opts...)...)
+	return sandbox.Create(context.Background(), name, sandbox.WithHome(home), sandbox.WithMemory(memory))
+}
+
+func create(b *testing.B, home string) *sandbox.Sandbox {
+	b.Helper()
+	sb, err := tryCreate(home)
 	if err != nil {
 		b.Fatal(err)
 	}
