@@ -1,13 +1,18 @@
 //go:build commands
 
-// Package cmds lists the programs of the base image. It is a module of its own
-// so that importers of Hutch do not inherit what these programs depend on. The
-// build program reads the list from this file; the build tag is never set.
+// Package cmds lists the programs of the base image that come from u-root; the
+// folders beside this file are programs of our own. It is a module of its own so
+// that importers of Hutch do not inherit what these programs depend on.
+//
+// The build program reads the lists from this file and from net.go, and makes
+// one executable of each. The build tag is never set.
 package cmds
 
 import (
 	_ "github.com/u-root/gobusybox/src/cmd/makebb"
+)
 
+import (
 	_ "github.com/u-root/u-root/cmds/core/base64"
 	_ "github.com/u-root/u-root/cmds/core/basename"
 	_ "github.com/u-root/u-root/cmds/core/blkid"
@@ -28,19 +33,16 @@ import (
 	_ "github.com/u-root/u-root/cmds/core/false"
 	_ "github.com/u-root/u-root/cmds/core/find"
 	_ "github.com/u-root/u-root/cmds/core/free"
-	_ "github.com/u-root/u-root/cmds/core/grep"
 	_ "github.com/u-root/u-root/cmds/core/gzip"
 	_ "github.com/u-root/u-root/cmds/core/head"
 	_ "github.com/u-root/u-root/cmds/core/hexdump"
 	_ "github.com/u-root/u-root/cmds/core/hostname"
-	_ "github.com/u-root/u-root/cmds/core/id"
 	_ "github.com/u-root/u-root/cmds/core/ip"
 	_ "github.com/u-root/u-root/cmds/core/kill"
 	_ "github.com/u-root/u-root/cmds/core/ln"
 	_ "github.com/u-root/u-root/cmds/core/losetup"
 	_ "github.com/u-root/u-root/cmds/core/ls"
 	_ "github.com/u-root/u-root/cmds/core/lsfd"
-	_ "github.com/u-root/u-root/cmds/core/md5sum"
 	_ "github.com/u-root/u-root/cmds/core/mkdir"
 	_ "github.com/u-root/u-root/cmds/core/mkfifo"
 	_ "github.com/u-root/u-root/cmds/core/mknod"
@@ -48,7 +50,6 @@ import (
 	_ "github.com/u-root/u-root/cmds/core/more"
 	_ "github.com/u-root/u-root/cmds/core/mount"
 	_ "github.com/u-root/u-root/cmds/core/mv"
-	_ "github.com/u-root/u-root/cmds/core/netcat"
 	_ "github.com/u-root/u-root/cmds/core/netstat"
 	_ "github.com/u-root/u-root/cmds/core/nohup"
 	_ "github.com/u-root/u-root/cmds/core/pidof"
@@ -62,7 +63,6 @@ import (
 	_ "github.com/u-root/u-root/cmds/core/seq"
 	_ "github.com/u-root/u-root/cmds/core/shasum"
 	_ "github.com/u-root/u-root/cmds/core/sleep"
-	_ "github.com/u-root/u-root/cmds/core/sort"
 	_ "github.com/u-root/u-root/cmds/core/strings"
 	_ "github.com/u-root/u-root/cmds/core/stty"
 	_ "github.com/u-root/u-root/cmds/core/sync"
@@ -70,7 +70,6 @@ import (
 	_ "github.com/u-root/u-root/cmds/core/tar"
 	_ "github.com/u-root/u-root/cmds/core/tee"
 	_ "github.com/u-root/u-root/cmds/core/time"
-	_ "github.com/u-root/u-root/cmds/core/timeout"
 	_ "github.com/u-root/u-root/cmds/core/touch"
 	_ "github.com/u-root/u-root/cmds/core/tr"
 	_ "github.com/u-root/u-root/cmds/core/true"
@@ -83,10 +82,10 @@ import (
 	_ "github.com/u-root/u-root/cmds/core/unshare"
 	_ "github.com/u-root/u-root/cmds/core/uptime"
 	_ "github.com/u-root/u-root/cmds/core/wc"
-	_ "github.com/u-root/u-root/cmds/core/wget"
 	_ "github.com/u-root/u-root/cmds/core/which"
 	_ "github.com/u-root/u-root/cmds/core/xargs"
 	_ "github.com/u-root/u-root/cmds/core/yes"
+	_ "github.com/u-root/u-root/cmds/exp/ed"
 	_ "github.com/u-root/u-root/cmds/exp/tac"
 	_ "github.com/u-root/u-root/cmds/exp/traceroute"
 	_ "github.com/u-root/u-root/cmds/exp/watch"

@@ -1,0 +1,10 @@
+// Command gunzip unpacks gzip files.
+package main
+
+import (
+	"os"
+
+	"github.com/hutchvm/hutch/rootfs/base/cmds/internal/gunzip"
+)
+
+func main() { os.Exit(gunzip.Main(os.Args, false)) }
