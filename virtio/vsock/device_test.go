@@ -142,6 +142,43 @@ func TestDial(t *testing.T) {
 		t.Errorf("write after a reset: %v", err)
 	}
 	r.c.Close()
+	g.dev.mu.Lock()
+	defer g.dev.mu.Unlock()
+	if g.dev.open != 0 || g.dev.promised != 0 {
+		t.Errorf("open %d, promised %d after all is closed", g.dev.open, g.dev.promised)
+	}
+}
+
+// While the machine is paused a Write leaves guest memory alone.
+func TestQuiesce(t *testing.T) {
+	g := newGuest(t, Config{}, 16)
+	c := g.connect()
+	g.d.T.Pause()
+	g.dev.Quiesce()
+	used, err := g.d.Mem.LoadUint16(g.d.Queues[queueRX].UsedAddr + 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetWriteDeadline(time.Now().Add(5 * time.Millisecond))
+	if n, err := c.Write([]byte("early")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("write while paused: %d, %v", n, err)
+	}
+	if v, _ := g.d.Mem.LoadUint16(g.d.Queues[queueRX].UsedAddr + 2); v != used {
+		t.Error("the ring moved while paused")
+	}
+	c.SetWriteDeadline(time.Time{})
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := c.Write([]byte("late"))
+		wrote <- err
+	}()
+	g.d.T.Resume()
+	if err := <-wrote; err != nil {
+		t.Error(err)
+	}
+	if _, data := g.recv(); string(data) != "late" {
+		t.Errorf("got %q", data)
+	}
 }
 
 func TestDialWaitsForDriver(t *testing.T) {

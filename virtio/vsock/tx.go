@@ -13,11 +13,19 @@ const (
 )
 
 // handleTX takes the guest's packets. Only the transmit queue's goroutine runs it.
-func (d *Device) handleTX() error {
+func (d *Device) handleTX() (err error) {
 	sess := d.tx
 	if sess == nil {
 		return nil
 	}
+	// After an error or a panic nothing comes from this guest any more, and
+	// nobody else would tell those who wait for it.
+	panicking := true
+	defer func() {
+		if panicking || err != nil {
+			d.dropAll(ErrReset)
+		}
+	}()
 	q := sess.Queues[queueTX]
 	q.DisableNotify()
 	for n := 1; ; n++ {
@@ -26,7 +34,7 @@ func (d *Device) handleTX() error {
 		}
 		ok, err := q.Next(&d.txChain)
 		if err != nil {
-			d.dropAll(ErrReset) // nothing comes from this guest any more
+			panicking = false
 			return err
 		}
 		if !ok {
@@ -47,6 +55,7 @@ func (d *Device) handleTX() error {
 		}
 	}
 	sess.Notify(queueTX)
+	panicking = false
 	return nil
 }
 
