@@ -40,6 +40,8 @@ type Config struct {
 	// QueueSize is the largest size of each (default 256).
 	QueueSize uint16
 	// Workers bounds the requests that wait for the backend at once (default 8).
+	// Writes to a File have one worker of their own: the kernel does them one
+	// after the other anyway.
 	Workers int
 	// OnError is told of failed backend operations, an *OpError: the first one,
 	// and then at most one a second. The guest sees an I/O error; an owner may
