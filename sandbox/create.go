@@ -14,6 +14,7 @@ import (
 	"github.com/hutchvm/hutch/agent/proto"
 	"github.com/hutchvm/hutch/boot"
 	"github.com/hutchvm/hutch/initramfs"
+	"github.com/hutchvm/hutch/internal/kvmprobe"
 	"github.com/hutchvm/hutch/kernel"
 	"github.com/hutchvm/hutch/kvm"
 	"github.com/hutchvm/hutch/rootfs/base"
@@ -68,6 +69,9 @@ func (s *Sandbox) create(ctx context.Context, begin time.Time) (err error) {
 	c := s.cfg
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if probe := kvmprobe.Probe(); !probe.Usable && c.KVMDevice == "" {
+		return noKVM(probe)
 	}
 	if s.record, err = claim(c); err != nil {
 		return err
@@ -321,6 +325,14 @@ func (s *Sandbox) setup() *proto.Setup {
 		Rlimits:  rlimitList(c.Rlimits),
 		Time:     time.Now().UnixNano(),
 	}
+}
+
+// noKVM is the error for a host whose KVM is not usable.
+func noKVM(r kvmprobe.Result) error {
+	if r.Reason == kvmprobe.Platform {
+		return fmt.Errorf("%w: %w", ErrUnsupported, r.Error())
+	}
+	return fmt.Errorf("%w: %w", ErrNoKVM, r.Error())
 }
 
 // explainKVM makes an error of this package of one that says KVM is not to be had.

@@ -48,7 +48,7 @@ var rooms = map[string]room{
 	"bench":              {ours: []string{"sandbox", "kernel", "internal/kvmtest"}},
 	"internal/cachefile": {theirs: []string{sys}},
 	"internal/kvmprobe":  {theirs: []string{sys}},
-	"internal/kvmtest":   {ours: []string{"internal/kvmprobe"}, theirs: []string{sys}},
+	"internal/kvmtest":   {ours: []string{"internal/kvmprobe"}},
 	"internal/kvmhost":   {ours: []string{"internal/kvmprobe"}, theirs: []string{sys, "golang.org/x/term", "github.com/u-root/u-root", "github.com/creack/pty"}},
 	"internal/house":     {},
 }

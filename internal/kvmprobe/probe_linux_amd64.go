@@ -3,6 +3,7 @@ package kvmprobe
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 
@@ -23,8 +24,7 @@ func Probe() Result {
 }
 
 func probe(device, cpuinfo string, boxed bool) Result {
-	text, _ := os.ReadFile(cpuinfo) // without it the flags are unknown: treated as absent
-	c := parseCPUInfo(string(text))
+	c := parseCPUInfo(firstProcessor(cpuinfo)) // without it the flags are unknown: treated as absent
 	r := Result{Vendor: c.vendor, Flag: c.flag}
 
 	version, err := queryVersion(device)
@@ -52,6 +52,19 @@ func probe(device, cpuinfo string, boxed bool) Result {
 		r.Device, r.Usable = true, true
 	}
 	return r
+}
+
+// firstProcessor reads the beginning of cpuinfo, which holds the first
+// processor's block whole. The kernel makes the text as it is read, and for a
+// machine with hundreds of processors all of it takes milliseconds.
+func firstProcessor(cpuinfo string) string {
+	f, err := os.Open(cpuinfo)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	text, _ := io.ReadAll(io.LimitReader(f, 8<<10))
+	return string(text)
 }
 
 func queryVersion(device string) (int, error) {
