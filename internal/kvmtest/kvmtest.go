@@ -10,6 +10,9 @@ import (
 	"github.com/hutchvm/hutch/internal/kvmprobe"
 )
 
+// Device is the node of KVM.
+const Device = "/dev/kvm"
+
 // RequireEnv is the environment variable that turns skips into failures when it is "1".
 const RequireEnv = "HUTCH_REQUIRE_KVM"
 
