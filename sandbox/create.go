@@ -16,7 +16,6 @@ import (
 	"github.com/hutchvm/hutch/initramfs"
 	"github.com/hutchvm/hutch/internal/kvmprobe"
 	"github.com/hutchvm/hutch/kernel"
-	"github.com/hutchvm/hutch/kvm"
 	"github.com/hutchvm/hutch/rootfs/base"
 	"github.com/hutchvm/hutch/virtio/balloon"
 	"github.com/hutchvm/hutch/virtio/blk"
@@ -236,13 +235,16 @@ func (s *Sandbox) build(src *sources, vs *vsock.Device) error {
 		KVMPath: c.KVMDevice,
 		Logger:  c.Logger.With("sandbox", s.name),
 	})
-	return explainKVM(c.explainKernel(err))
+	return c.explain(err)
 }
 
-// explainKernel blames a kernel that cannot be loaded on the option that named it.
-func (c *config) explainKernel(err error) error {
+// explain blames a machine that cannot be built on what is at fault.
+func (c *config) explain(err error) error {
 	var be *boot.OpError
-	if c.Kernel != "" && errors.As(err, &be) {
+	switch {
+	case errors.Is(err, vmm.ErrKVM):
+		return fmt.Errorf("%w: %w", ErrNoKVM, err)
+	case c.Kernel != "" && errors.As(err, &be):
 		return fmt.Errorf("%w: WithKernel: %s: %w", ErrInvalidConfig, c.Kernel, err)
 	}
 	return err
@@ -333,15 +335,4 @@ func noKVM(r kvmprobe.Result) error {
 		return fmt.Errorf("%w: %w", ErrUnsupported, r.Error())
 	}
 	return fmt.Errorf("%w: %w", ErrNoKVM, r.Error())
-}
-
-// explainKVM makes an error of this package of one that says KVM is not to be had.
-func explainKVM(err error) error {
-	switch {
-	case errors.Is(err, kvm.ErrUnsupported):
-		return fmt.Errorf("%w: %w", ErrUnsupported, err)
-	case errors.Is(err, kvm.ErrNoDevice), errors.Is(err, kvm.ErrPermission), errors.Is(err, kvm.ErrVersion), errors.Is(err, kvm.ErrCapability):
-		return fmt.Errorf("%w: %w", ErrNoKVM, err)
-	}
-	return err
 }

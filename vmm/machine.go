@@ -95,7 +95,7 @@ func (m *Machine) openKVM(path string) error {
 	}
 	var err error
 	if m.system, err = kvm.Open(path); err != nil {
-		return err
+		return errors.Join(ErrKVM, err)
 	}
 	if m.vm, err = m.system.CreateVM(); err != nil {
 		return err

@@ -19,6 +19,9 @@ import (
 var (
 	// ErrConfig matches every *ConfigError.
 	ErrConfig = errors.New("invalid machine configuration")
+	// ErrKVM means that the host's KVM cannot be used; the error wrapped beside
+	// it says why.
+	ErrKVM = errors.New("KVM cannot be used")
 	// ErrState means that the machine is not in a state that allows the call.
 	ErrState = errors.New("machine is in the wrong state")
 )
