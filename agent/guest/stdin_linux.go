@@ -36,6 +36,7 @@ type stdin struct {
 	mu      sync.Mutex
 	wake    sync.Cond
 	pending []byte // at most the window
+	spare   []byte // a buffer that pending was in before, for reuse
 	held    int    // bytes that were received and not granted back,
 	taken   int    // and those of them that the command's pipe has taken
 	closed  bool   // the host will send no more
@@ -144,12 +145,7 @@ func (s *stdin) run() {
 	for !s.broken {
 		switch {
 		case s.taken >= creditStep:
-			n := s.taken
-			s.held -= n
-			s.taken = 0
-			s.mu.Unlock()
-			s.grant(n)
-			s.mu.Lock()
+			s.settle()
 		case len(s.pending) > 0:
 			s.flush()
 		case s.closed:
@@ -163,32 +159,41 @@ func (s *stdin) run() {
 	s.running = false
 }
 
-// flush writes some of pending. It waits for the command, without mu.
+// settle grants the host what the command has taken. It leaves mu meanwhile.
+func (s *stdin) settle() {
+	n := s.taken
+	s.held -= n
+	s.taken = 0
+	s.mu.Unlock()
+	s.grant(n)
+	s.mu.Lock()
+}
+
+// flush writes what is pending now. It leaves mu while it waits for the
+// command.
 func (s *stdin) flush() {
-	b := s.pending
-	s.pending = nil
+	all := s.pending
+	s.pending, s.spare = s.spare[:0], nil
 	s.writing = true
-	for len(b) > 0 && s.taken < creditStep && !s.broken {
+	for b := all; len(b) > 0 && !s.broken; {
 		s.mu.Unlock()
 		n, err := s.file.Write(b[:min(len(b), creditStep)])
 		s.mu.Lock()
-		s.taken += n
 		b = b[n:]
+		s.taken += n
 		if err != nil && !s.broken {
 			s.broken = true
 			s.pending = nil
 			s.mu.Unlock()
 			s.fail(errnoOf(err))
 			s.mu.Lock()
-			break
+		}
+		if s.taken >= creditStep && !s.broken {
+			s.settle()
 		}
 	}
 	s.writing = false
-	if s.broken {
-		return
-	}
-	// What is left goes before what came meanwhile.
-	s.pending = append(b, s.pending...)
+	s.spare = all
 }
 
 func errnoOf(err error) unix.Errno {
