@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"os"
@@ -95,7 +96,7 @@ func (s *Sandbox) begin() error {
 		return err
 	}
 	if s.status != StatusRunning {
-		return errors.Join(ErrNotRunning, errors.New("it is "+string(s.status)))
+		return fmt.Errorf("%w: it is %s", ErrNotRunning, s.status)
 	}
 	s.execs++
 	return nil
@@ -174,7 +175,7 @@ func (s *Sandbox) transition(from, to Status, do func() error) error {
 		return err
 	}
 	if s.status != from {
-		return errors.Join(ErrNotRunning, errors.New("it is "+string(s.status)))
+		return fmt.Errorf("%w: it is %s", ErrNotRunning, s.status)
 	}
 	if err := do(); err != nil {
 		return err

@@ -3,6 +3,7 @@ package vmm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -95,7 +96,7 @@ func (m *Machine) openKVM(path string) error {
 	}
 	var err error
 	if m.system, err = kvm.Open(path); err != nil {
-		return errors.Join(ErrKVM, err)
+		return fmt.Errorf("%w: %w", ErrKVM, err)
 	}
 	if m.vm, err = m.system.CreateVM(); err != nil {
 		return err
@@ -185,7 +186,7 @@ func (m *Machine) Start(ctx context.Context) error {
 		return opErr("start", err)
 	}
 	if m.state != Created {
-		return opErr("start", errors.Join(ErrState, errors.New("machine is "+m.state.String())))
+		return opErr("start", fmt.Errorf("%w: it is %v", ErrState, m.state))
 	}
 	m.state, m.start, m.live = Running, time.Now(), len(m.vcpus)
 	for _, c := range m.vcpus {
@@ -230,7 +231,7 @@ func (m *Machine) Pause(ctx context.Context) error {
 	m.mu.Lock()
 	if m.state != Running {
 		defer m.mu.Unlock()
-		return opErr("pause", errors.Join(ErrState, errors.New("machine is "+m.state.String())))
+		return opErr("pause", fmt.Errorf("%w: it is %v", ErrState, m.state))
 	}
 	m.state = Paused
 	for _, c := range m.vcpus {
