@@ -59,7 +59,9 @@ const (
 // Save() State and Restore(State) error. They are called while the transport is
 // paused; Restore comes before the transport's own Restore, which activates the
 // device. A device that also has a method Close() error is closed by the
-// transport's Close, after the last Reset.
+// transport's Close, after the last Reset. One that touches guest memory on
+// goroutines of its own also has a method Quiesce(), which ends that for a
+// pause; the next HandleQueue resumes it.
 type Device interface {
 	// ID is the virtio device ID.
 	ID() uint32

@@ -189,6 +189,15 @@ func (m *MMIO) Pause() {
 	}
 	m.paused = true
 	m.stopWorkers()
+	if q, ok := m.dev.(quiescer); ok {
+		q.Quiesce()
+	}
+}
+
+// quiescer is a device that touches guest memory on goroutines of its own.
+type quiescer interface {
+	// Quiesce ends that. No HandleQueue runs; the next one resumes it.
+	Quiesce()
 }
 
 // Resume undoes Pause. Every queue is served once, so that no kick is lost.
