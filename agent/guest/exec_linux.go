@@ -73,9 +73,11 @@ func openPipes(req *proto.Exec, id identity) (p pipes, err error) {
 	}
 	for i := range 3 {
 		if i == 0 && !req.Stdin {
-			if p.theirs[0], err = os.Open("/dev/null"); err != nil {
-				return p, startError(proto.StageIO, "", err)
+			fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return p, startError(proto.StageIO, "/dev/null", err)
 			}
+			p.theirs[0] = os.NewFile(uintptr(fd), "null")
 			continue
 		}
 		var fds [2]int

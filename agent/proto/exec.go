@@ -63,7 +63,7 @@ const (
 	StartBadArgs          StartErrorKind = 6  // empty, with a NUL byte, or too large
 	StartResourceLimit    StartErrorKind = 7  // out of processes or descriptors, or a bad limit
 	StartUserSetup        StartErrorKind = 8  // the user does not resolve or cannot be taken on
-	StartOutOfMemory      StartErrorKind = 9  //
+	StartOutOfMemory      StartErrorKind = 9  // the guest's, or a limit's
 	StartPTY              StartErrorKind = 10 // no terminal to be had
 )
 

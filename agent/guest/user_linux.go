@@ -2,10 +2,11 @@ package guest
 
 import (
 	"errors"
-	"io"
 	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Bounds of reading the account files, which belong to the image.
@@ -151,19 +152,27 @@ func parseID(s string) (uint32, bool) {
 // eachLine calls f with the lines of a file until f returns false. A file that
 // is not there has no lines. Lines that are too long are passed over.
 func eachLine(path string, f func(line string) bool) error {
-	file, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
+	// Not by package os, which tries to poll every file: this is on the way of
+	// every command.
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
 		return nil
 	}
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	defer file.Close()
+	defer unix.Close(fd)
 	buf := make([]byte, 4096)
 	left := maxAccountFile
 	held, skip := 0, false
 	for {
-		n, err := file.Read(buf[held:min(len(buf), held+left)])
+		n, err := unix.Read(fd, buf[held:min(len(buf), held+left)])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return &os.PathError{Op: "read", Path: path, Err: err}
+		}
 		left -= n
 		held += n
 		rest := string(buf[:held])
@@ -177,14 +186,11 @@ func eachLine(path string, f func(line string) bool) error {
 			}
 			skip, rest = false, after
 		}
-		if err == io.EOF || left == 0 {
+		if n == 0 || left == 0 {
 			if rest != "" && !skip && left > 0 {
 				f(rest)
 			}
 			return nil
-		}
-		if err != nil {
-			return err
 		}
 		held = copy(buf, rest)
 		if held == len(buf) {
