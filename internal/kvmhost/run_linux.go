@@ -40,24 +40,11 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	if err != nil {
 		return Result{}, &Error{Op: "configure", Err: err}
 	}
-	host, err := prep.Prepare(prep.Config{Cache: c.Cache, Log: c.Log})
+	m, err := c.plan(command)
 	if err != nil {
 		return Result{}, &Error{Op: "prepare", Err: err}
 	}
-	if host.QEMU.Major < goodQEMU && c.CPUs > 1 {
-		fmt.Fprintf(c.Log, "QEMU %d can hang with several emulated CPUs: using one; version %d or newer is better\n", host.QEMU.Major, goodQEMU)
-		c.CPUs = 1
-	}
-	command.Modules = host.Modules
-	command.Seed = make([]byte, 64)
-	rand.Read(command.Seed)
-	initrd, err := initramfs(c.Init, host.Modules)
-	if err != nil {
-		return Result{}, &Error{Op: "initial root", Err: err}
-	}
-
-	m := &shape{host: host, memory: c.Memory, cpus: c.CPUs, shares: max(usualShares, len(command.Shares)), initrd: initrd}
-	empty := filepath.Join(filepath.Dir(host.States), "empty")
+	empty := filepath.Join(filepath.Dir(m.host.States), "empty")
 	if err := os.MkdirAll(empty, 0o755); err != nil {
 		return Result{}, &Error{Op: "prepare", Err: err}
 	}
@@ -89,6 +76,26 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		return Result{Code: status.Code, Phases: s.phases}, &Error{Op: "run", Err: fmt.Errorf("%w: %s", ErrStart, status.Error)}
 	}
 	return Result{Code: status.Code, Phases: s.phases}, nil
+}
+
+// plan prepares what the command's machine is made of.
+func (c *Config) plan(command *wire.Command) (*shape, error) {
+	host, err := prep.Prepare(prep.Config{Cache: c.Cache, Log: c.Log})
+	if err != nil {
+		return nil, err
+	}
+	if host.QEMU.Major < goodQEMU && c.CPUs > 1 {
+		fmt.Fprintf(c.Log, "QEMU %d can hang with several emulated CPUs: using one; version %d or newer is better\n", host.QEMU.Major, goodQEMU)
+		c.CPUs = 1
+	}
+	command.Modules = host.Modules
+	command.Seed = make([]byte, 64)
+	rand.Read(command.Seed)
+	initrd, err := initramfs(c.Init, host.Modules)
+	if err != nil {
+		return nil, err
+	}
+	return &shape{host: host, memory: c.Memory, cpus: c.CPUs, shares: max(usualShares, len(command.Shares)), initrd: initrd}, nil
 }
 
 // usualShares is the number of share devices that every machine has, so that the

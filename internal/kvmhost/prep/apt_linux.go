@@ -219,7 +219,7 @@ func backportsStanza(text, codename string) (have bool, entry string) {
 				if ok {
 					last = strings.ToLower(key)
 					fields[last] = strings.TrimSpace(value)
-					order = append(order, last)
+					order = append(order, key)
 				}
 			}
 		}
@@ -235,14 +235,17 @@ func backportsStanza(text, codename string) (have bool, entry string) {
 			}
 			var b strings.Builder
 			for _, key := range order {
-				value := fields[key]
-				if key == "suites" {
+				value := fields[strings.ToLower(key)]
+				switch strings.ToLower(key) {
+				case "suites":
 					value = codename + "-backports"
-				}
-				if key == "types" {
+				case "types":
 					value = "deb"
 				}
-				fmt.Fprintf(&b, "%s: %s\n", key, value)
+				if !strings.HasPrefix(value, "\n") { // else all of it is in continuation lines
+					value = " " + value
+				}
+				fmt.Fprintf(&b, "%s:%s\n", key, value)
 			}
 			entry = b.String()
 		}
@@ -333,7 +336,7 @@ func (c Config) downloadPackage(dir, pkg string) (string, error) {
 	_, err := run(dir, "apt-get", args...)
 	if err != nil && os.Geteuid() == 0 {
 		if _, uerr := run("", "apt-get", "update"); uerr != nil {
-			return "", uerr
+			return "", fmt.Errorf("%w: %w; %w", ErrNoKernel, err, uerr)
 		}
 		_, err = run(dir, "apt-get", args...)
 	}

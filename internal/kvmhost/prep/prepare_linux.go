@@ -217,8 +217,8 @@ func unpackPackage(deb, dir string) error {
 	if err != nil {
 		pipe.Close() // ends the program
 	}
-	if werr := cmd.Wait(); err == nil && werr != nil {
-		err = fmt.Errorf("dpkg-deb: %w", werr)
+	if werr := cmd.Wait(); werr != nil {
+		return errors.Join(err, fmt.Errorf("dpkg-deb: %w", werr))
 	}
 	return err
 }
