@@ -31,6 +31,12 @@ type Event struct {
 
 // Process is a command that runs in the guest.
 //
+// The command leads a session and process group of its own. Signals go to the
+// whole group; processes that left it, as daemons do, are neither signalled nor
+// killed with it. When the command itself ends, EventExited follows what it has
+// written; background processes live on, and what they print after that is
+// thrown away (on a terminal they are hung up).
+//
 // Its events have to be taken with Next, by one goroutine at a time: a command
 // whose output is not taken is held up in its writes, and nothing is buffered
 // beyond a few hundred KiB. All other methods are safe for concurrent use, also

@@ -91,14 +91,15 @@ func mountAPI() error {
 // shieldSignals takes the signals that would end a Go program, which as process
 // 1 must not end. Children start with the default handling of each.
 func shieldSignals() {
-	ignored := make(chan os.Signal, 1) // never read: what does not fit is dropped
+	var all []os.Signal
 	for n := syscall.Signal(1); n < 32; n++ {
 		switch n {
 		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGCONT:
 		default:
-			signal.Notify(ignored, n)
+			all = append(all, n)
 		}
 	}
+	signal.Notify(make(chan os.Signal, 1), all...) // never read: what does not fit is dropped
 }
 
 // loopbackUp brings up lo, which nobody else does.
