@@ -69,6 +69,9 @@ func (m *machine) run() error {
 	if err := renew(&c); err != nil {
 		return err
 	}
+	if err := holdVirtualization(); err != nil {
+		return err
+	}
 	if err := enterRoot(); err != nil {
 		return err
 	}
