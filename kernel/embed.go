@@ -32,18 +32,27 @@ func Config() string { return config }
 //
 // It is an ELF64 executable with a PVH note, so other monitors can start it too.
 func ELF() ([]byte, error) {
+	b, err := decompress()
+	if err != nil {
+		return nil, &OpError{Op: "decompress", Err: err}
+	}
+	return b, nil
+}
+
+func decompress() ([]byte, error) {
 	// One goroutine: the image is one frame, more would only wait.
 	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxELFSize))
 	if err != nil {
-		return nil, opError("decompress", "", err)
+		return nil, err
 	}
 	defer dec.Close()
-	out, err := dec.DecodeAll(compressed, make([]byte, 0, imageELFSize))
+	// The frame carries a checksum of its content, which DecodeAll compares.
+	out, err := dec.DecodeAll(compressed, make([]byte, 0, elfSize))
 	if err != nil {
-		return nil, opError("decompress", "", err)
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	if len(out) != imageELFSize {
-		return nil, opError("decompress", "", fmt.Errorf("%w: %d bytes instead of %d", ErrCorrupt, len(out), imageELFSize))
+	if len(out) != elfSize {
+		return nil, fmt.Errorf("%w: %d bytes instead of %d", ErrCorrupt, len(out), elfSize)
 	}
 	return out, nil
 }

@@ -55,7 +55,7 @@ type Layout struct {
 func ParseELF(r io.ReaderAt, size int64) (*Layout, error) {
 	l, err := parseELF(r, size)
 	if err != nil {
-		return nil, opError("parse ELF", "", err)
+		return nil, &OpError{Op: "parse ELF", Err: err}
 	}
 	return l, nil
 }
@@ -152,6 +152,13 @@ func newLayout(segs []Segment, entry uint64) (*Layout, error) {
 // wherever it is not written, as a new file does; making it l.FileSize long is
 // the caller's part.
 func (l *Layout) Flatten(w io.WriterAt, r io.ReaderAt) error {
+	if err := l.flatten(w, r); err != nil {
+		return &OpError{Op: "flatten", Err: err}
+	}
+	return nil
+}
+
+func (l *Layout) flatten(w io.WriterAt, r io.ReaderAt) error {
 	buf := make([]byte, 64*pageSize)
 	for _, s := range l.Segments {
 		for done := uint64(0); done < s.FileSize; {
@@ -160,10 +167,10 @@ func (l *Layout) Flatten(w io.WriterAt, r io.ReaderAt) error {
 			// piece of zeroes is a hole of whole pages.
 			n := min(uint64(len(buf))-at%pageSize, s.FileSize-done)
 			if _, err := io.ReadFull(io.NewSectionReader(r, s.Offset+int64(done), int64(n)), buf[:n]); err != nil {
-				return opError("flatten", "", err)
+				return err
 			}
 			if err := writeSparse(w, buf[:n], int64(at)); err != nil {
-				return opError("flatten", "", err)
+				return err
 			}
 			done += n
 		}

@@ -5,7 +5,15 @@ package kernel
 const (
 	imageRelease = "6.1.192-hutch"
 	imageVersion = "linux-source-6.1 6.1.192-2"
-	imageDigest  = "5c52c1883c6544d6572b04397037063cf2bd511d4a1e4519de0f29615db9bf27"
-	imageELFSize = 20731792
-	imageELFSum  = "985b84a947fa9f0ffb527972e78ad784b0b5dc59eacbc4a38be64a54f6991843"
+	imageDigest  = "29b6cb4e10cafec8c405bffe62450cb5d931837f2e092351d0e7b627c9b596d4"
+
+	elfSize   = 20756368
+	elfDigest = "1237778ae7fcd77896e41df7f56c9e6abdc0910ce647e9295239ce1e2f83bb4e"
+
+	flatSize   = 16560128
+	flatDigest = "a7334a0e1e7cfbcdedd7193b1b5871036dac6acb67c2cfe651a2dcd3f148393b"
+
+	imageBase    = 0x1000000
+	imageMemSize = 0x1216000
+	imageEntry   = 0x1000000
 )

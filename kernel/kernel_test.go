@@ -53,8 +53,8 @@ func TestEmbedded(t *testing.T) {
 		t.Fatal(err)
 	}
 	sum = sha256.Sum256(vmlinux)
-	if got := hex.EncodeToString(sum[:]); got != imageELFSum {
-		t.Errorf("vmlinux has digest %s, want %s", got, imageELFSum)
+	if got := hex.EncodeToString(sum[:]); got != elfDigest {
+		t.Errorf("vmlinux has digest %s, want %s", got, elfDigest)
 	}
 	if !strings.Contains(string(vmlinux), "Linux version "+Release()+" (hutch@hutch)") {
 		t.Error("vmlinux does not carry its release, or not the neutral builder's name")
