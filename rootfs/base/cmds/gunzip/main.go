@@ -4,7 +4,7 @@ package main
 import (
 	"os"
 
-	"github.com/hutchvm/hutch/rootfs/base/cmds/internal/gunzip"
+	"github.com/hutchvm/hutch/rootfs/base/cmds/internal/gz"
 )
 
-func main() { os.Exit(gunzip.Main(os.Args, false)) }
+func main() { os.Exit(gz.Main(os.Args, gz.Options{Unpack: true})) }

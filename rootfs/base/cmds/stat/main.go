@@ -5,7 +5,6 @@ package main
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"os/user"
 	"strconv"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hutchvm/hutch/rootfs/base/cmds/internal/mode"
 )
 
 func main() {
@@ -109,7 +110,7 @@ func value(letter byte, name string, st *unix.Stat_t) string {
 	case 'a':
 		return strconv.FormatUint(uint64(st.Mode&0o7777), 8)
 	case 'A':
-		return letters(st.Mode)
+		return mode.Letters(st.Mode)
 	case 'd':
 		return strconv.FormatUint(st.Dev, 10)
 	case 'D':
@@ -172,26 +173,4 @@ func kind(st *unix.Stat_t) string {
 		return "regular empty file"
 	}
 	return "regular file"
-}
-
-func letters(mode uint32) string {
-	first := map[uint32]string{unix.S_IFDIR: "d", unix.S_IFLNK: "l", unix.S_IFCHR: "c", unix.S_IFBLK: "b", unix.S_IFIFO: "p", unix.S_IFSOCK: "s"}[mode&unix.S_IFMT]
-	if first == "" {
-		first = "-"
-	}
-	rwx := []byte(fs.FileMode(mode & 0o777).String()[1:])
-	for _, special := range []struct {
-		bit   uint32
-		at    int
-		small byte
-	}{{unix.S_ISUID, 2, 's'}, {unix.S_ISGID, 5, 's'}, {unix.S_ISVTX, 8, 't'}} {
-		if mode&special.bit != 0 {
-			c := special.small
-			if rwx[special.at] != 'x' {
-				c -= 'a' - 'A'
-			}
-			rwx[special.at] = c
-		}
-	}
-	return first + string(rwx)
 }

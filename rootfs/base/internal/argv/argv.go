@@ -15,13 +15,11 @@ type options struct {
 var programs = map[string]options{
 	"cmp":      {flags: "lLs"},
 	"comm":     {flags: "123h"},
-	"date":     {flags: "u", values: "rd"},
 	"df":       {flags: "km", ignored: "haPT"},
 	"free":     {flags: "hbkmgt"},
 	"head":     {values: "cn", number: 'n'},
 	"hexdump":  {ignored: "C"},
 	"ln":       {flags: "svfTiLPr", values: "t", ignored: "n"},
-	"ls":       {flags: "ahdlQRFSp", ignored: "1A"},
 	"pidof":    {flags: "sq"},
 	"readlink": {flags: "fnv", ignored: "e"},
 	"realpath": {flags: "q", ignored: "es"},
@@ -49,9 +47,6 @@ func normalize(name string, args []string) []string {
 			return append(out, args[i:]...)
 		}
 		if len(arg) < 2 || arg[0] != '-' || arg[1] == '-' {
-			if len(arg) >= 7 && arg[:7] == "--color" {
-				continue
-			}
 			out = append(out, arg)
 			continue
 		}

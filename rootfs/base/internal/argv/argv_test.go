@@ -16,7 +16,7 @@ func TestNormalize(t *testing.T) {
 		{"tail -fn 5 x", "-f -n 5 x"},
 		{"tail -n +2 x", "-n +2 x"},
 		{"head -n -1 x", "-n -1 x"},
-		{"ls -la1 --color=auto -- -l", "-l -a -- -l"},
+		{"ln -sf -- -a b", "-s -f -- -a b"},
 		{"seq -s , 3", "-s , 3"},
 		{"seq -1 3", "-1 3"},
 		{"wc -", "-"},

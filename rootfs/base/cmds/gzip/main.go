@@ -1,0 +1,10 @@
+// Command gzip packs or, with -d, unpacks gzip files.
+package main
+
+import (
+	"os"
+
+	"github.com/hutchvm/hutch/rootfs/base/cmds/internal/gz"
+)
+
+func main() { os.Exit(gz.Main(os.Args, gz.Options{})) }
