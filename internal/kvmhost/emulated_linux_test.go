@@ -195,8 +195,8 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// TestGoTest shows that go test works with the program, its profiles and its
-// cache of results included.
+// TestGoTest shows that go test works with the program, its profiles included.
+// Results are not cached: go test does that for no program named by -exec.
 func TestGoTest(t *testing.T) {
 	t.Parallel()
 	kvmhost := program(t)
@@ -229,10 +229,6 @@ func TestGoTest(t *testing.T) {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-	goTest(".")
-	if out := goTest("."); !strings.Contains(out, "(cached)") {
-		t.Errorf("second run is not cached: %q", out)
 	}
 }
 

@@ -33,13 +33,16 @@ const (
 	fdStderr
 	fdConsole
 	fdMonitor
+	fdDebugger
 	fdInitrd
 )
 
 // emulator is a running QEMU and this side's ends of its channels.
 type emulator struct {
-	control, stdin, stdout, stderr, console, monitor *os.File
+	control, stdin, stdout, stderr, console, monitor, debugger *os.File
 
+	cpus    int
+	healer  healer
 	errText ring          // what QEMU itself printed
 	exited  chan struct{} // closed when the process is gone
 	kill    func()
@@ -72,6 +75,7 @@ func (m *shape) arguments() []string {
 		"-append", kernelArgs,
 		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", fdConsole), "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", fdMonitor), "-mon", "chardev=monitor,mode=control",
+		"-chardev", fmt.Sprintf("socket,id=debugger,fd=%d", fdDebugger),
 		"-device", "virtio-serial-pci,max_ports=8",
 		"-drive", "if=none,id=scratch,format=raw,cache=unsafe,snapshot=on,file=" + escape(m.host.Scratch),
 		"-device", "virtio-blk-pci,drive=scratch",
@@ -109,8 +113,8 @@ func (m *shape) launch(extra ...string) (*emulator, error) {
 			f.Close()
 		}
 	}()
-	e := &emulator{exited: make(chan struct{})}
-	for _, ours := range []**os.File{&e.control, &e.stdin, &e.stdout, &e.stderr, &e.console, &e.monitor} {
+	e := &emulator{cpus: m.cpus, exited: make(chan struct{})}
+	for _, ours := range []**os.File{&e.control, &e.stdin, &e.stdout, &e.stderr, &e.console, &e.monitor, &e.debugger} {
 		a, b, err := channel()
 		if err != nil {
 			e.closeFiles()
@@ -161,7 +165,7 @@ func (e *emulator) stop() {
 }
 
 func (e *emulator) closeFiles() {
-	for _, f := range []*os.File{e.control, e.stdin, e.stdout, e.stderr, e.console, e.monitor} {
+	for _, f := range []*os.File{e.control, e.stdin, e.stdout, e.stderr, e.console, e.monitor, e.debugger} {
 		if f != nil {
 			f.Close()
 		}

@@ -82,7 +82,10 @@ func (s *session) run(ctx context.Context) (wire.Status, error) {
 	// stopped for a while does not blame the guest.
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	silent := 0
+	silent, nextHeal := 0, firstHealBoot
+	if s.phases.Resumed {
+		nextHeal = firstHeal
+	}
 	if s.phases.Resumed { // such a guest has said hello in its earlier life
 		s.start()
 	}
@@ -95,7 +98,11 @@ func (s *session) run(ctx context.Context) (wire.Status, error) {
 			if !s.answered {
 				limit *= bootPatience
 			}
-			if silent++; time.Duration(silent)*time.Second > limit {
+			if silent++; silent >= nextHeal {
+				nextHeal *= 2
+				s.heal(silent)
+			}
+			if time.Duration(silent)*time.Second > limit {
 				return status, s.fail("run", fmt.Errorf("%w for %v", ErrStopped, limit))
 			}
 		case err := <-broken:
@@ -116,7 +123,7 @@ func (s *session) run(ctx context.Context) (wire.Status, error) {
 			}
 			s.forward(sig)
 		case f := <-frames:
-			silent = 0
+			silent, nextHeal = 0, firstHeal
 			switch f.Type {
 			case wire.Hello:
 				s.start()
@@ -139,6 +146,18 @@ func (s *session) run(ctx context.Context) (wire.Status, error) {
 				return status, s.collect(ctx, status, outDone, errDone)
 			}
 		}
+	}
+}
+
+// heal tries to bring a silent host back.
+func (s *session) heal(silent int) {
+	if err := s.emulator.heal(); err != nil {
+		fmt.Fprintf(&s.console, "\n[kvmhost: silent for %d s; dropping translations: %v]\n", silent, err)
+		return
+	}
+	fmt.Fprintf(&s.console, "\n[kvmhost: silent for %d s; translations dropped]\n", silent)
+	if s.config.Console != nil {
+		fmt.Fprintf(s.config.Console, "kvmhost: silent for %d s; translations dropped\n", silent)
 	}
 }
 

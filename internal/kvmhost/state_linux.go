@@ -132,17 +132,7 @@ func (m *shape) freeze(ctx context.Context, c *Config, name, empty string) error
 	var console ring
 	go io.Copy(io.MultiWriter(&console, &e.errText), e.console)
 
-	result := make(chan error, 1)
-	go func() { result <- e.freezeAtHello(name + ".tmp") }()
-	ctx, cancel := context.WithTimeout(ctx, bootPatience*c.HangAfter)
-	defer cancel()
-	select {
-	case err = <-result:
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-		e.kill()
-		<-result
-	}
+	err = e.freezeAtHello(ctx, c, name+".tmp")
 	if err != nil {
 		os.Remove(name + ".tmp")
 		if text := e.errText.tail(); text != "" {
@@ -153,19 +143,40 @@ func (m *shape) freeze(ctx context.Context, c *Config, name, empty string) error
 	return os.Rename(name+".tmp", name)
 }
 
-func (e *emulator) freezeAtHello(file string) error {
-	qmp, err := newMonitor(e.monitor)
-	if err != nil {
-		return err
+// saveLimit bounds the writing of a state, which takes a few tenths of a second
+// on an idle machine.
+const saveLimit = 2 * time.Minute
+
+func (e *emulator) freezeAtHello(ctx context.Context, c *Config, file string) error {
+	hello := make(chan error, 1)
+	go func() { // ends with the emulator at the latest
+		frame, err := wire.Read(bufio.NewReader(e.control))
+		if err == nil && frame.Type != wire.Hello {
+			err = errors.New("the guest began with another frame than its greeting")
+		}
+		hello <- err
+	}()
+	ctx, cancel := context.WithTimeoutCause(ctx, bootPatience*c.HangAfter, ErrStopped)
+	defer cancel()
+	heal := time.NewTicker(firstHealBoot * time.Second)
+	defer heal.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-heal.C:
+			e.heal() // that it is of no use is seen by the time limit
+		case err := <-hello:
+			if err != nil {
+				return err
+			}
+			qmp, err := e.qmp(saveLimit)
+			if err != nil {
+				return err
+			}
+			// The guest goes on from its greeting to its wait in the meantime; if
+			// not, its copies do that, which makes no difference.
+			return qmp.save(file)
+		}
 	}
-	frame, err := wire.Read(bufio.NewReader(e.control))
-	if err != nil {
-		return err
-	}
-	if frame.Type != wire.Hello {
-		return errors.New("the guest began with another frame than its greeting")
-	}
-	// The guest goes on from its greeting to its wait in the meantime; if not,
-	// its copies do that, which makes no difference.
-	return qmp.save(file)
 }
