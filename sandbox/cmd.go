@@ -39,11 +39,18 @@ type Cmd struct {
 	// ProcessState tells how it ended; set by Wait and Run.
 	ProcessState *ProcessState
 
-	s     *Sandbox
-	ctx   context.Context
-	pipes []io.Closer // the guest's ends of StdoutPipe and the like
-	stdin *stdinPipe
-	wait  chan error
+	s      *Sandbox
+	ctx    context.Context
+	pipes  []io.Closer // the guest's ends of StdoutPipe and the like
+	stdin  *stdinPipe
+	ended  chan cmdEnd
+	waited bool // Wait was called
+}
+
+// cmdEnd is how a command and the copying of its output ended.
+type cmdEnd struct {
+	state *ProcessState // nil if it did not end by itself
+	err   error
 }
 
 // Process is a started Cmd.
@@ -97,7 +104,7 @@ func (c *Cmd) argv() []string {
 // Start starts the command without waiting for its end. After it succeeded,
 // Wait must be called.
 func (c *Cmd) Start() error {
-	if c.wait != nil {
+	if c.ended != nil {
 		return c.s.opErr("exec", errors.New("command was started already"))
 	}
 	opts := append([]ExecOption{}, c.Options...)
@@ -125,8 +132,8 @@ func (c *Cmd) Start() error {
 	if c.stdin != nil {
 		c.stdin.start(p.Stdin())
 	}
-	c.wait = make(chan error, 1)
-	go func() { c.wait <- c.copyOutput(p) }()
+	c.ended = make(chan cmdEnd, 1)
+	go func() { c.ended <- c.copyOutput(p) }()
 	return nil
 }
 
@@ -161,7 +168,7 @@ func (c *Cmd) closePipes() {
 
 // copyOutput hands the output on until the command ends. A writer that fails
 // gets no more; the command goes on.
-func (c *Cmd) copyOutput(p *running) error {
+func (c *Cmd) copyOutput(p *running) cmdEnd {
 	defer c.closePipes()
 	var failed [2]error
 	write := func(i int, w io.Writer, data []byte) {
@@ -172,7 +179,7 @@ func (c *Cmd) copyOutput(p *running) error {
 	for {
 		ev, err := p.Next()
 		if err != nil {
-			return p.interrupted(err, &Output{})
+			return cmdEnd{err: p.interrupted(err, &Output{})}
 		}
 		switch ev.Kind {
 		case client.EventStdout:
@@ -181,8 +188,7 @@ func (c *Cmd) copyOutput(p *running) error {
 			write(1, c.Stderr, ev.Data)
 		case client.EventExited:
 			state := newProcessState(p.PID(), ev.Exit)
-			c.ProcessState = &state
-			return errors.Join(failed[0], failed[1])
+			return cmdEnd{state: &state, err: errors.Join(failed[0], failed[1])}
 		}
 	}
 }
@@ -191,13 +197,16 @@ func (c *Cmd) copyOutput(p *running) error {
 // *[ExitError] for an exit code other than 0, and the error of a Stdout or
 // Stderr writer.
 func (c *Cmd) Wait() error {
-	if c.wait == nil {
+	if c.ended == nil {
 		return c.s.opErr("wait", errors.New("command was not started"))
 	}
-	if c.ProcessState != nil {
+	if c.waited {
 		return c.s.opErr("wait", errors.New("Wait was called already"))
 	}
-	err := <-c.wait
+	c.waited = true
+	end := <-c.ended
+	c.ProcessState = end.state
+	err := end.err
 	p := c.Process.p
 	p.release()
 	if err == nil && p.stdin != nil {

@@ -28,10 +28,10 @@ const (
 	// guestCID is the guest's vsock address; each machine has a bus of its
 	// own, so it is the same in all of them. 0 to 2 have other meanings.
 	guestCID = 3
-	// bootTimeout bounds the time from the start to the agent's greeting. A
-	// guest takes well under a second on hardware; this only ends a guest
-	// that hangs.
-	bootTimeout = 2 * time.Minute
+	// bootTimeout bounds the time from the start to a guest that is set up. It
+	// takes well under a second on hardware and minutes on a host that is
+	// swamped; this only ends a guest that hangs.
+	bootTimeout = 5 * time.Minute
 	// baseSerial is how the agent finds the base image's disk.
 	baseSerial = "hutch-base"
 

@@ -20,8 +20,8 @@ func TestOptionsReachTheGuest(t *testing.T) {
 	sb := create(t, "options", sandbox.WithCPUs(2), sandbox.WithMemory(200<<20), sandbox.WithHostname("box"),
 		sandbox.WithUser("user"), sandbox.WithWorkdir("/home/user"), sandbox.WithLabels(map[string]string{"a": "b"}),
 		sandbox.WithRlimits(map[sandbox.Resource]sandbox.Rlimit{sandbox.RlimitNoFile: sandbox.Limit(200)}))
-	got := shell(t, sb, `hostname; cat /etc/hostname; grep -c box /etc/hosts; grep -c ^processor /proc/cpuinfo; id -un; pwd; ulimit -n`)
-	want := "box\nbox\n1\n2\nuser\n/home/user\n200"
+	got := shell(t, sb, `hostname; cat /etc/hostname; grep -c box /etc/hosts; grep -c ^processor /proc/cpuinfo; whoami; pwd; grep -c "open files  *200  *200" /proc/self/limits`)
+	want := "box\nbox\n1\n2\nuser\n/home/user\n1"
 	if got != want {
 		t.Errorf("the guest says\n%s\nwant\n%s", got, want)
 	}

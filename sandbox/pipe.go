@@ -94,7 +94,7 @@ func (c *Cmd) StdoutPipe() (io.ReadCloser, error) { return c.outPipe("StdoutPipe
 func (c *Cmd) StderrPipe() (io.ReadCloser, error) { return c.outPipe("StderrPipe", &c.Stderr) }
 
 func (c *Cmd) outPipe(op string, w *io.Writer) (io.ReadCloser, error) {
-	if *w != nil || c.wait != nil {
+	if *w != nil || c.ended != nil {
 		return nil, c.s.opErr("exec", errors.New(op+": set already, or the command was started"))
 	}
 	p := newPipe()
@@ -106,7 +106,7 @@ func (c *Cmd) outPipe(op string, w *io.Writer) (io.ReadCloser, error) {
 // StdinPipe returns the command's standard input. It must be called before
 // Start; closing it is the end of file.
 func (c *Cmd) StdinPipe() (io.WriteCloser, error) {
-	if c.Stdin != nil || c.stdin != nil || c.wait != nil {
+	if c.Stdin != nil || c.stdin != nil || c.ended != nil {
 		return nil, c.s.opErr("exec", errors.New("StdinPipe: set already, or the command was started"))
 	}
 	c.stdin = &stdinPipe{ready: make(chan struct{})}
