@@ -25,7 +25,9 @@ type Agent struct {
 	dial  Dialer
 	hello proto.Hello
 
-	mu      sync.Mutex // also orders the writes, so that waiting has their order
+	writing chan struct{} // holds one: a frame is written at once, in the order of waiting
+
+	mu      sync.Mutex
 	waiting []*waiter
 	pings   uint64
 	err     error
@@ -59,7 +61,7 @@ func Accept(ctx context.Context, ln net.Listener, dial Dialer) (*Agent, error) {
 // New does what Accept does on a control connection that stands already. It
 // owns conn, also when it fails.
 func New(ctx context.Context, conn net.Conn, dial Dialer) (*Agent, error) {
-	a := &Agent{conn: conn, dial: dial, ended: make(chan struct{}), idle: make(chan struct{})}
+	a := &Agent{conn: conn, dial: dial, writing: make(chan struct{}, 1), ended: make(chan struct{}), idle: make(chan struct{})}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	r := proto.NewReader(conn)
 	err := a.greet(r)
@@ -226,16 +228,43 @@ func (a *Agent) request(ctx context.Context, m proto.Message, accept func(proto.
 	}
 }
 
+// send writes a request's frame and notes who waits for its answer.
 func (a *Agent) send(ctx context.Context, w *waiter, frame []byte) error {
-	// A write that is given up halfway spoils the connection: fail tells.
-	stop := context.AfterFunc(ctx, func() { a.conn.SetWriteDeadline(time.Unix(1, 0)) })
+	select {
+	case a.writing <- struct{}{}:
+		defer func() { <-a.writing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-a.ended:
+		return a.Err()
+	}
+	if err := a.expect(w); err != nil {
+		return err
+	}
+	over := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		a.conn.SetWriteDeadline(time.Unix(1, 0))
+		close(over)
+	})
+	n, err := a.conn.Write(frame)
+	if !stop() {
+		<-over
+		a.conn.SetWriteDeadline(time.Time{})
+	}
+	switch {
+	case err == nil:
+		return nil
+	case n == 0 && ctx.Err() != nil && a.forget(w):
+		return context.Cause(ctx) // as if nothing had been
+	}
+	err = cause(ctx, err)
+	a.fail(&Error{Op: "control", Err: err}) // a frame that is cut spoils what follows
+	return err
+}
+
+func (a *Agent) expect(w *waiter) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	defer func() {
-		if !stop() && a.err == nil {
-			a.conn.SetWriteDeadline(time.Time{})
-		}
-	}()
 	if a.err != nil {
 		return a.err
 	}
@@ -243,13 +272,20 @@ func (a *Agent) send(ctx context.Context, w *waiter, frame []byte) error {
 		return ErrStalled
 	}
 	a.waiting = append(a.waiting, w)
-	if _, err := a.conn.Write(frame); err != nil {
-		a.err = &Error{Op: "control", Err: cause(ctx, err)}
-		close(a.ended)
-		a.conn.Close()
-		return a.err
-	}
 	return nil
+}
+
+// forget takes back the last expect. It fails when the guest has answered
+// what it was not asked.
+func (a *Agent) forget(w *waiter) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	last := len(a.waiting) - 1
+	if last < 0 || a.waiting[last] != w {
+		return false
+	}
+	a.waiting = a.waiting[:last]
+	return true
 }
 
 // read hands the answers to their waiters until the connection ends.

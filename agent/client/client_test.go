@@ -225,24 +225,47 @@ func TestControlBreaks(t *testing.T) {
 func TestStalled(t *testing.T) {
 	a, g := newAgent(t, nil)
 	go io.Copy(io.Discard, g.Conn)
-	for range maxWaiting {
+	sent := 0
+	for {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		if err := a.Ping(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		err := a.Ping(ctx)
+		cancel()
+		if errors.Is(err, ErrStalled) {
+			break
+		}
+		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)
 		}
-		cancel()
+		if sent++; sent > 100*maxWaiting {
+			t.Fatal("no end") // one that timed out before it went out does not count
+		}
 	}
-	if err := a.Ping(t.Context()); !errors.Is(err, ErrStalled) {
-		t.Error(err)
+	if sent < maxWaiting {
+		t.Errorf("refused after %d", sent)
 	}
 }
 
-// A guest that does not even read fails the request that could not be sent.
+// A guest that does not even read: a request of which nothing went out fails
+// alone, one that was cut spoils the connection.
 func TestUnread(t *testing.T) {
-	a, _ := newAgent(t, nil)
+	a, g := newAgent(t, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if err := a.Ping(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	go g.answer(t, proto.TypePing, framesOf(t, &proto.Pong{ID: 2}))
+	if err := a.Ping(t.Context()); err != nil {
+		t.Errorf("after a request that did not go out: %v", err)
+	}
+
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		g.Conn.Read(make([]byte, 100))
+		cancel()
+	}()
+	if _, err := a.Setup(ctx, &proto.Setup{Env: make([]string, 1000)}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	<-a.Done()
