@@ -34,5 +34,9 @@ func Choose(env string, probe func() kvmprobe.Result) (Mode, string, error) {
 	if r.Usable {
 		return Direct, fmt.Sprintf("this machine's KVM is usable (%s)", r.Flag), nil
 	}
-	return Emulated, string(r.Reason), nil
+	why := string(r.Reason)
+	if r.Flag != "" { // the CPU could do it
+		why += "; to run directly: " + r.Advice
+	}
+	return Emulated, why, nil
 }

@@ -22,6 +22,7 @@ func TestChoose(t *testing.T) {
 	}{
 		"usable":          {"", usable, Direct, "svm", nil},
 		"software":        {"", software, Emulated, "software KVM", nil},
+		"repairable":      {"", kvmprobe.Result{Reason: kvmprobe.NoDevice, Flag: "svm", Advice: "load it"}, Emulated, "to run directly: load it", nil},
 		"forced emulated": {"emulated", usable, Emulated, "HUTCH_KVMHOST", nil},
 		"forced direct":   {"direct", software, Direct, "HUTCH_KVMHOST", nil},
 		"inside":          {"inside", software, Direct, "inside", nil},

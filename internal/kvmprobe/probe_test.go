@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 const (
@@ -71,5 +70,3 @@ func TestResultError(t *testing.T) {
 		t.Errorf("error %v of a usable KVM", err)
 	}
 }
-
-var ignoreErr = cmpopts.IgnoreFields(Result{}, "Err", "Advice")
