@@ -48,7 +48,7 @@ kernel:
 agent:
 	$(GO) run ./initramfs/internal/build
 base:
-	cd rootfs/base/build && $(GO) run .
+	$(GO) run ./rootfs/base/internal/build
 
 clean:
 	rm -rf bin .cache

@@ -42,6 +42,13 @@ const (
 		" random.trust_cpu=on cryptomgr.notests swiotlb=noforce"
 )
 
+// Agent and machine know nothing of each other, but must agree on the control port.
+var (
+	_ = [1]struct{}{}[vmm.ControlPort-proto.ControlIOPort]
+	_ = [1]struct{}{}[vmm.BootMark-proto.BootMark]
+	_ = [1]struct{}{}[vmm.PowerOffMark-proto.PowerOffMark]
+)
+
 // Create boots a sandbox and returns when it takes commands. The name is 1 to
 // 128 letters, digits, '.', '_' and '-', the first a letter or digit; of
 // several creates of one name exactly one succeeds, the others get

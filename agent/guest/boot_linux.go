@@ -128,7 +128,7 @@ func Main(args []string, build string) error {
 	if os.Getpid() != 1 {
 		return errNotInit
 	}
-	mark()
+	tell(proto.BootMark)
 	stamps := proto.BootStamps{Init: now()}
 	shieldSignals()
 	// By package syscall, which otherwise gives children the kernel's again.

@@ -64,7 +64,7 @@ func (c *control) serve() error {
 	}
 	// Nobody can use this machine any more. What it has written is kept.
 	c.goDown(lostGrace)
-	return c.restart()
+	return c.powerOff()
 }
 
 func (c *control) take(r *proto.Reader, t proto.Type, payload []byte) error {
@@ -97,7 +97,7 @@ func (c *control) take(r *proto.Reader, t proto.Type, payload []byte) error {
 		}
 		c.conn.SetReadDeadline(time.Now().Add(lastWords))
 		r.Next() // the host closes the connection when it has read the answer
-		return c.restart()
+		return c.powerOff()
 	}
 	return &proto.Error{Op: "control", Err: proto.ErrUnexpected}
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hutchvm/hutch/agent/proto"
 )
 
 // killPatience bounds the wait for processes after SIGKILL. One that hangs in
@@ -56,9 +58,9 @@ func waitFor(done <-chan struct{}, d time.Duration) bool {
 	}
 }
 
-// restart takes the machine down. On our guests' command line a restart is a
-// triple fault, which is the one way down that a machine without ACPI has and
-// its monitor can see.
-func (c *control) restart() error {
+// powerOff takes the machine down: by its control port, or, where there is none,
+// by a restart, which every machine monitor sees in one way or another.
+func (c *control) powerOff() error {
+	tell(proto.PowerOffMark)
 	return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 }

@@ -209,8 +209,7 @@ func (*Pong) Type() Type { return TypePong }
 func (m *Pong) fields(c *codec) { number(c, 1, &m.ID) }
 
 // Shutdown asks the agent to end every process, write everything to the disks
-// and restart the machine, which with the command line of our guests is a
-// triple fault: the machine monitor sees KVM_EXIT_SHUTDOWN.
+// and turn the machine off.
 type Shutdown struct {
 	// Grace is how long, in nanoseconds, processes have between SIGTERM and SIGKILL.
 	Grace uint64

@@ -34,6 +34,16 @@ const (
 	PortExec = 1025
 )
 
+// The machine's control port, an I/O port to which the agent writes one byte.
+const (
+	ControlIOPort = 0x3f0
+	// BootMark says that process 1 runs. Port and value are Firecracker's boot
+	// timer, so its figures compare.
+	BootMark = 123
+	// PowerOffMark turns the machine off at once.
+	PowerOffMark = 124
+)
+
 // Version is what this build speaks. Two versions do not understand each other.
 const Version = 1
 
