@@ -7,10 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
-	"strings"
+
+	"github.com/hutchvm/hutch/rootfs/base/cmds/internal/owner"
 )
 
 func main() {
@@ -32,7 +31,7 @@ func main() {
 	if len(args) < 2 {
 		usage()
 	}
-	uid, gid, err := parse(args[0])
+	uid, gid, err := owner.Parse(args[0])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "chown: %v\n", err)
 		os.Exit(1)
@@ -72,32 +71,4 @@ func main() {
 func usage() {
 	fmt.Fprintln(os.Stderr, "usage: chown [-R] [-h] owner[:group] file...")
 	os.Exit(2)
-}
-
-// parse gives -1 for what is not to be changed. "owner:" means the owner's group.
-func parse(spec string) (uid, gid int, err error) {
-	uid, gid = -1, -1
-	owner, group, hasGroup := strings.Cut(spec, ":")
-	if owner != "" {
-		u, lookup := user.Lookup(owner)
-		if lookup == nil {
-			uid, _ = strconv.Atoi(u.Uid)
-		} else if uid, err = strconv.Atoi(owner); err != nil || uid < 0 {
-			return 0, 0, fmt.Errorf("no user %q", owner)
-		}
-		if hasGroup && group == "" {
-			if lookup != nil {
-				return 0, 0, fmt.Errorf("no login group of %q", owner)
-			}
-			gid, _ = strconv.Atoi(u.Gid)
-		}
-	}
-	if group != "" {
-		if g, lookup := user.LookupGroup(group); lookup == nil {
-			gid, _ = strconv.Atoi(g.Gid)
-		} else if gid, err = strconv.Atoi(group); err != nil || gid < 0 {
-			return 0, 0, fmt.Errorf("no group %q", group)
-		}
-	}
-	return uid, gid, nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hutchvm/hutch/rootfs/base/cmds/internal/when"
 )
 
 func main() {
@@ -23,7 +25,7 @@ func main() {
 func run(args []string) error {
 	t, utc, set := time.Now(), false, false
 	format := "%a %b %e %H:%M:%S %Z %Y"
-	var when, file string
+	var at, file string
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
@@ -42,11 +44,11 @@ func run(args []string) error {
 		case "-u", "--utc", "--universal":
 			utc = true
 		case "-d", "--date":
-			when = value
+			at = value
 		case "-r", "--reference":
 			file = value
 		case "-s", "--set":
-			when, set = value, true
+			at, set = value, true
 		case "-R", "--rfc-email":
 			format = "%a, %d %b %Y %H:%M:%S %z"
 		case "-I", "-Idate", "--iso-8601":
@@ -75,9 +77,9 @@ func run(args []string) error {
 	if utc {
 		zone = time.UTC
 	}
-	if when != "" {
+	if at != "" {
 		var err error
-		if t, err = parse(when, t, zone); err != nil {
+		if t, err = when.Parse(at, t, zone); err != nil {
 			return err
 		}
 	}
@@ -89,30 +91,6 @@ func run(args []string) error {
 	}
 	fmt.Println(strftime(format, t.In(zone)))
 	return nil
-}
-
-// parse understands @seconds, the usual ISO and RFC forms, and "now".
-func parse(s string, now time.Time, zone *time.Location) (time.Time, error) {
-	if text, ok := strings.CutPrefix(s, "@"); ok {
-		v, err := strconv.ParseFloat(text, 64)
-		return time.Unix(0, int64(v*1e9)), err
-	}
-	if s == "now" {
-		return now, nil
-	}
-	for _, layout := range []string{
-		time.RFC3339Nano, "2006-01-02 15:04:05 -0700", "2006-01-02 15:04:05", "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02",
-		time.RFC1123Z, time.RFC1123, time.UnixDate, "20060102", "15:04:05", "15:04",
-	} {
-		if t, err := time.ParseInLocation(layout, s, zone); err == nil {
-			if t.Year() == 0 {
-				y, m, d := now.In(zone).Date()
-				t = t.AddDate(y, int(m)-1, d-1)
-			}
-			return t, nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("cannot understand the time %q", s)
 }
 
 // forms are the conversions that Go's own formats can express.

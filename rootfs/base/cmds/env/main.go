@@ -52,6 +52,9 @@ options:
 		return
 	}
 	path, err := exec.LookPath(args[0])
+	if _, ok := os.LookupEnv("PATH"); !ok && err != nil && !strings.Contains(args[0], "/") {
+		path, err = exec.LookPath("/bin/" + args[0]) // the default
+	}
 	if err == nil {
 		err = syscall.Exec(path, args, os.Environ())
 	}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/hutchvm/hutch/rootfs/base/cmds/internal/mode"
+	"github.com/hutchvm/hutch/rootfs/base/cmds/internal/tool"
 )
 
 type lister struct {
@@ -282,7 +283,7 @@ func (l *lister) printLong(files []file) {
 		if f.info.Mode()&fs.ModeDevice != 0 {
 			size = fmt.Sprintf("%d, %d", unix.Major(uint64(f.st.Rdev)), unix.Minor(uint64(f.st.Rdev)))
 		} else if l.human {
-			size = human(f.info.Size())
+			size = tool.Human(f.info.Size())
 		}
 		rows[i] = []string{strconv.FormatUint(f.st.Ino, 10), strconv.FormatUint(uint64(f.st.Nlink), 10), l.owner('u', f.st.Uid), l.owner('g', f.st.Gid), size}
 		for c, text := range rows[i] {
@@ -330,20 +331,4 @@ func stamp(t time.Time) string {
 		return t.Format("Jan _2  2006")
 	}
 	return t.Format("Jan _2 15:04")
-}
-
-func human(n int64) string {
-	if n < 1024 {
-		return strconv.FormatInt(n, 10)
-	}
-	v := float64(n)
-	for _, unit := range "KMGTPE" {
-		if v /= 1024; v < 1024 {
-			if v < 10 {
-				return fmt.Sprintf("%.1f%c", v, unit)
-			}
-			return fmt.Sprintf("%.0f%c", v, unit)
-		}
-	}
-	return strconv.FormatInt(n, 10)
 }

@@ -18,7 +18,7 @@ import (
 // intercepted are the builtins that the interpreter lacks, or has without
 // processes.
 var intercepted = map[string]bool{
-	"kill": true, "wait": true, "jobs": true, "trap": true, "umask": true, "hash": true,
+	"kill": true, "wait": true, "jobs": true, "trap": true, "umask": true, "hash": true, "ulimit": true,
 }
 
 // call sees every simple command before it runs.
@@ -32,6 +32,10 @@ func (s *shell) call(ctx context.Context, args []string) ([]string, error) {
 		return []string{"exit", "143"}, nil
 	case name == "eval":
 		args = []string{"eval", s.rewriteText(strings.Join(args[1:], " "))}
+	case name == "command" && len(args) > 1 && intercepted[args[1]]:
+		args = append([]string{prefix + args[1]}, args[2:]...)
+	case name == "command" && len(args) > 1 && args[1] == "-V":
+		args = append([]string{"type"}, args[2:]...)
 	case intercepted[name] && !s.names.has(name):
 		args = append([]string{prefix + name}, args[1:]...)
 	}
@@ -76,6 +80,8 @@ func (s *shell) exec(ctx context.Context, args []string) error {
 		return s.trap(ctx, hc, args[1:])
 	case prefix + "umask":
 		return umask(hc, args[1:])
+	case prefix + "ulimit":
+		return s.ulimit(hc, args[1:])
 	case prefix + "hash":
 		return nil
 	}

@@ -1,10 +1,10 @@
 // Command sh is the shell of the base image: mvdan.cc/sh's interpreter with
 // what a /bin/sh needs around it. That is the command line of POSIX sh, line
 // editing, background jobs with real process IDs, kill, wait, signal traps,
-// exec that replaces the process, and umask.
+// exec that replaces the process, umask and ulimit.
 //
-// What it does not do: job control (fg, bg, control-Z), ulimit, background
-// jobs of subshells that outlive the shell.
+// What it does not do: job control (fg, bg, control-Z), background jobs
+// of subshells that outlive the shell.
 package main
 
 import (

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"mvdan.cc/sh/v3/interp"
+
+	"github.com/hutchvm/hutch/rootfs/base/cmds/internal/signame"
 )
 
 // traps are commands to run when signals arrive. They run between commands, or
@@ -113,7 +115,7 @@ func (s *shell) trap(ctx context.Context, hc interp.HandlerContext, args []strin
 			}
 			continue
 		}
-		sig, ok := signalNumber(name)
+		sig, ok := signame.Parse(name)
 		if !ok || sig == 0 {
 			fmt.Fprintf(hc.Stderr, "sh: trap: %s: bad signal\n", name)
 			return interp.ExitStatus(1)
@@ -135,25 +137,12 @@ func (t *traps) print(hc interp.HandlerContext) {
 	defer t.mu.Unlock()
 	var list []string
 	for sig, text := range t.text {
-		list = append(list, fmt.Sprintf("trap -- %q %s\n", text, strings.TrimPrefix(unix.SignalName(sig), "SIG")))
+		list = append(list, fmt.Sprintf("trap -- %q %s\n", text, signame.Of(sig)))
 	}
 	sort.Strings(list)
 	for _, line := range list {
 		fmt.Fprint(hc.Stdout, line)
 	}
-}
-
-// signalNumber understands 15, TERM and SIGTERM.
-func signalNumber(s string) (unix.Signal, bool) {
-	if n, err := strconv.Atoi(s); err == nil {
-		return unix.Signal(n), n >= 0 && n <= 64
-	}
-	s = strings.ToUpper(s)
-	if !strings.HasPrefix(s, "SIG") {
-		s = "SIG" + s
-	}
-	sig := unix.SignalNum(s)
-	return sig, sig != 0
 }
 
 // kill is the builtin: it knows jobs as well as processes.
@@ -169,8 +158,8 @@ func (s *shell) kill(hc interp.HandlerContext, args []string) error {
 		case args[0] == "--":
 			args = args[1:]
 		case name == "l":
-			for n := unix.Signal(1); n < 32; n++ {
-				fmt.Fprintf(hc.Stdout, "%2d %s\n", n, strings.TrimPrefix(unix.SignalName(n), "SIG"))
+			if err := signame.List(hc.Stdout, args[1:]); err != nil {
+				return fail("%v", err)
 			}
 			return nil
 		case isFlag:
@@ -179,7 +168,7 @@ func (s *shell) kill(hc interp.HandlerContext, args []string) error {
 				name, args = args[0], args[1:]
 			}
 			var ok bool
-			if sig, ok = signalNumber(name); !ok && name != "0" {
+			if sig, ok = signame.Parse(name); !ok && name != "0" {
 				return fail("%s: unknown signal", name)
 			}
 			if len(args) > 0 && args[0] == "--" {

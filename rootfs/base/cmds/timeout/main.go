@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hutchvm/hutch/rootfs/base/cmds/internal/signame"
 )
 
 func main() {
@@ -37,7 +39,8 @@ func main() {
 		}
 		switch option {
 		case "-s":
-			if sig = signalNumber(value); sig == 0 {
+			n, ok := signame.Parse(value)
+			if sig = n; !ok || n == 0 {
 				fail(125, "%s: unknown signal", value)
 			}
 		case "-k":
@@ -119,11 +122,4 @@ func duration(s string) time.Duration {
 		fail(125, "%s: not a duration", s)
 	}
 	return time.Duration(v * float64(unit))
-}
-
-func signalNumber(s string) unix.Signal {
-	if n, err := strconv.Atoi(s); err == nil && n > 0 && n <= 64 {
-		return unix.Signal(n)
-	}
-	return unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG"))
 }

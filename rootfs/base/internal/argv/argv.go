@@ -1,35 +1,29 @@
 // Package argv turns the command lines that people write into those that
 // u-root's programs take, which parse them with Go's flag package: that knows
-// neither "-sr" for "-s -r", nor "-n3", nor "head -3".
+// neither "-sr" for "-s -r", nor "-n3".
 //
 // The build program copies this file into the executables.
 package argv
 
-// options says what a program takes: letters without and with a value, letters
-// that are accepted and dropped, and the letter that a bare number stands for.
+// options says what a program takes: letters without and with a value, and
+// letters that are accepted and dropped.
 type options struct {
 	flags, values, ignored string
-	number                 byte
 }
 
 var programs = map[string]options{
 	"cmp":      {flags: "lLs"},
 	"comm":     {flags: "123h"},
-	"df":       {flags: "km", ignored: "haPT"},
 	"free":     {flags: "hbkmgt"},
-	"head":     {values: "cn", number: 'n'},
 	"hexdump":  {ignored: "C"},
-	"ln":       {flags: "svfTiLPr", values: "t", ignored: "n"},
 	"pidof":    {flags: "sq"},
 	"readlink": {flags: "fnv", ignored: "e"},
 	"realpath": {flags: "q", ignored: "es"},
 	"seq":      {flags: "w", values: "fs"},
-	"tail":     {flags: "f", values: "n", ignored: "F", number: 'n'},
 	"truncate": {flags: "co", values: "rs"},
 	"umount":   {flags: "fl"},
 	"uname":    {flags: "asnrvmp", ignored: "io"},
 	"uniq":     {flags: "udci", values: "f"},
-	"wc":       {flags: "lwrbc", ignored: "m"},
 	"which":    {flags: "av"},
 }
 
@@ -67,9 +61,6 @@ func normalize(name string, args []string) []string {
 // split takes a word of options apart. wantsValue says that the value of the
 // last one is the next argument.
 func (o options) split(word string) (out []string, wantsValue, ok bool) {
-	if o.number != 0 && digits(word) {
-		return []string{"-" + string(rune(o.number)), word}, false, true
-	}
 	for i := 0; i < len(word); i++ {
 		c := word[i]
 		switch {
@@ -96,13 +87,4 @@ func has(set string, c byte) bool {
 		}
 	}
 	return false
-}
-
-func digits(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if s[i] < '0' || s[i] > '9' {
-			return false
-		}
-	}
-	return s != ""
 }

@@ -76,11 +76,13 @@ var Modes = map[string]fs.FileMode{"/etc/shadow": 0o600}
 
 // Aliases are further names of programs, with arguments that they imply.
 var Aliases = map[string][]string{
-	"[":     {"test"},
-	"egrep": {"grep", "-E"},
-	"fgrep": {"grep", "-F"},
-	"less":  {"more"},
-	"nc":    {"netcat"},
+	"[":        {"test"},
+	"egrep":    {"grep", "-E"},
+	"fgrep":    {"grep", "-F"},
+	"halt":     {"reboot", "--halt"},
+	"less":     {"more"},
+	"nc":       {"netcat"},
+	"poweroff": {"reboot", "-p"},
 }
 
 // Inputs hashes what determines the image, except for the versions of the Go
