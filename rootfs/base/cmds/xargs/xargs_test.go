@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bufio"
+	"io"
+	"os"
 	"testing"
 
+	"github.com/hutchvm/hutch/rootfs/base/cmds/internal/tool"
 	"github.com/hutchvm/hutch/rootfs/base/cmds/internal/tool/tooltest"
 )
 
@@ -33,9 +37,19 @@ func TestXargs(t *testing.T) {
 			t.Errorf("%q: status %d, want 123", args, status)
 		}
 	}
-	out, _, _ := tooltest.One(run, "a b c d", "-P", "3", "-n1", "sh", "-c", "true")
-	if out != "" {
-		t.Errorf("got %q", out)
+	// Commands at the same time write to a file, never to a writer in memory.
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/items", []byte("a b c d"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := &tool.Env{In: os.Stdin, Out: bufio.NewWriter(io.Discard), Err: io.Discard}
+	run(e, []string{"-a", dir + "/items", "-P", "3", "-I{}", "touch", dir + "/{}"})
+	if _, err := os.Stat(dir + "/a b c d"); err != nil || e.Status != 0 {
+		t.Errorf("status %d, %v", e.Status, err)
+	}
+	run(e, []string{"-a", dir + "/items", "-P", "3", "-n1", "false"})
+	if e.Status != 123 {
+		t.Errorf("status %d", e.Status)
 	}
 	if out, says, status := tooltest.One(run, "a b", "-t", "echo"); out != "a b\n" || says != "echo a b\n" || status != 0 {
 		t.Errorf("-t: %q, %q, %d", out, says, status)
