@@ -27,6 +27,8 @@ var (
 	ErrBadKernel = errors.New("kernel headers are malformed")
 	// ErrTooSmall means that guest memory cannot hold kernel, initramfs and boot data.
 	ErrTooSmall = errors.New("guest memory is too small")
+	// ErrTopology means that the number of CPUs or of an interrupt is out of range.
+	ErrTopology = errors.New("bad topology")
 	// ErrCommandLine means that the kernel command line is too long or holds a NUL byte.
 	ErrCommandLine = errors.New("bad kernel command line")
 )

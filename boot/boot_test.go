@@ -173,10 +173,10 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-func TestFlatAndInitrdAreMapped(t *testing.T) {
+func TestFlatAndInitrd(t *testing.T) {
 	mem := ram(t, 32)
-	path := filepath.Join(t.TempDir(), "file")
-	content := bytes.Repeat([]byte("kernel!!"), 1000)
+	content := bytes.Repeat([]byte("kernel!!"), 2048)
+	path := filepath.Join(t.TempDir(), "kernel")
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -185,24 +185,27 @@ func TestFlatAndInitrdAreMapped(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	flat := Flat{File: file, Base: 0x1000000, Size: uint64(len(content)), Span: 1 << 20, Entry: 0x1000000}
-	k, err := MapFlat(mem, flat)
+	flat := Flat{File: file, Base: 0x1000000, Size: uint64(len(content)), Span: 1 << 20, Entry: 0x1000000,
+		Segments: []FlatSegment{{Size: 4096, Shared: true}, {Offset: 4096, Size: 4096}, {Offset: 12288, Size: 4096}}}
+	k, err := LoadFlat(mem, flat)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rd, err := MapInitrd(mem, k, file, uint64(len(content)))
+	rd, err := LoadInitrd(mem, k, file, uint64(len(content)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if rd.GPA%pageSize != 0 || rd.GPA < k.End || rd.GPA+rd.Size > 32<<20 {
 		t.Errorf("initramfs lies at %+v", rd)
 	}
-	for _, gpa := range []uint64{flat.Base, rd.GPA} {
+	loaded := bytes.Clone(content)
+	clear(loaded[8192:12288]) // in no segment
+	for gpa, want := range map[uint64][]byte{flat.Base: loaded, rd.GPA: content} {
 		got, err := mem.Slice(gpa, uint64(len(content)))
-		if err != nil || !bytes.Equal(got, content) {
+		if err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("what is at %#x is not the file, %v", gpa, err)
 		}
-		got[0] = 'X' // copy-on-write
+		got[0] = 'X'
 	}
 	if now, _ := os.ReadFile(path); !bytes.Equal(now, content) {
 		t.Error("a write of the guest reached the file")
@@ -214,15 +217,19 @@ func TestFlatAndInitrdAreMapped(t *testing.T) {
 		"entry outside":  func(f *Flat) { f.Entry = 0 },
 		"too large":      func(f *Flat) { f.Span = 1 << 30 },
 		"huge":           func(f *Flat) { f.Span = 1 << 60 },
+		"segment beyond": func(f *Flat) { f.Segments = []FlatSegment{{Offset: 8192, Size: 1 << 63}} },
 	} {
 		bad := flat
 		spoil(&bad)
-		if _, err := MapFlat(mem, bad); !errors.Is(err, ErrBadKernel) && !errors.Is(err, ErrTooSmall) {
+		if _, err := LoadFlat(mem, bad); !errors.Is(err, ErrBadKernel) && !errors.Is(err, ErrTooSmall) {
 			t.Errorf("%s: error is %v", name, err)
 		}
 	}
+	if _, err := LoadInitrd(mem, k, file, uint64(len(content))+1); !errors.Is(err, ErrTruncated) {
+		t.Errorf("truncated initramfs: error is %v", err)
+	}
 	for _, size := range []uint64{17 << 20, 1 << 40, ^uint64(0)} {
-		if _, err := MapInitrd(mem, k, file, size); !errors.Is(err, ErrTooSmall) {
+		if _, err := LoadInitrd(mem, k, file, size); !errors.Is(err, ErrTooSmall) {
 			t.Errorf("initramfs of %d bytes: error is %v", size, err)
 		}
 	}
@@ -291,9 +298,9 @@ func TestCommandLineLimits(t *testing.T) {
 			t.Errorf("%d bytes: error is %v, want %v", len(cmdline), err, want)
 		}
 	}
-	for _, cpus := range []int{0, MaxCPUs + 1} {
-		if err := Write(mem, Params{CPUs: cpus}); err == nil {
-			t.Errorf("%d CPUs are accepted", cpus)
+	for _, p := range []Params{{CPUs: 0}, {CPUs: MaxCPUs + 1}, {CPUs: 1, IRQs: []uint32{0}}, {CPUs: 1, IRQs: []uint32{IRQPins}}} {
+		if err := Write(mem, p); !errors.Is(err, ErrTopology) {
+			t.Errorf("%+v: error is %v", p, err)
 		}
 	}
 }
@@ -301,7 +308,7 @@ func TestCommandLineLimits(t *testing.T) {
 func TestMPTable(t *testing.T) {
 	for _, cpus := range []int{1, 7, MaxCPUs} {
 		mem := ram(t, 32)
-		if err := Write(mem, Params{CPUs: cpus}); err != nil {
+		if err := Write(mem, Params{CPUs: cpus, IRQs: []uint32{5, 23}}); err != nil {
 			t.Fatal(err)
 		}
 		f, _ := mem.Slice(mpTableAddr, mpFloatingSize)
@@ -327,11 +334,11 @@ func TestMPTable(t *testing.T) {
 			counts[e[0]]++
 			e = e[n:]
 		}
-		want := map[byte]int{mpEntryCPU: cpus, mpEntryBus: 1, mpEntryIOAPIC: 1, mpEntryIRQ: IRQPins, mpEntryLocalIRQ: 2}
+		want := map[byte]int{mpEntryCPU: cpus, mpEntryBus: 1, mpEntryIOAPIC: 1, mpEntryIRQ: 3, mpEntryLocalIRQ: 2}
 		if d := cmp.Diff(want, counts); d != "" {
 			t.Errorf("entries for %d CPUs (-want +got):\n%s", cpus, d)
 		}
-		if n := int(binary.LittleEndian.Uint16(table[34:])); n != cpus+1+1+IRQPins+2 {
+		if n := int(binary.LittleEndian.Uint16(table[34:])); n != cpus+1+1+3+2 {
 			t.Errorf("the table says it has %d entries", n)
 		}
 	}

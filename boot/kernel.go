@@ -52,7 +52,7 @@ func readInto(mem *guestmem.Memory, gpa, n uint64, r io.ReaderAt, off int64) err
 	}
 	dst, err := mem.Slice(gpa, n)
 	if err != nil {
-		return because(ErrTooSmall, "kernel needs [%#x, %#x)", gpa, gpa+n)
+		return because(ErrTooSmall, "[%#x, %#x) is needed", gpa, gpa+n)
 	}
 	if _, err := r.ReadAt(dst, off); err != nil {
 		if errors.Is(err, io.EOF) {

@@ -6,10 +6,11 @@ import (
 	"github.com/hutchvm/hutch/virtio/guestmem"
 )
 
-// IRQPins is the number of I/O APIC inputs; the MP table routes ISA interrupt
-// n to input n for all of them, which is how device interrupts get their
-// number on a machine without ACPI.
+// IRQPins is the number of I/O APIC inputs.
 const IRQPins = 24
+
+// timerPin is the input of the legacy timer, which Linux looks for.
+const timerPin = 0
 
 const (
 	mpEntryCPU       = 0
@@ -33,10 +34,14 @@ const (
 	mpOtherEntrySize = 8
 )
 
-// writeMPTable describes cpus processors, one ISA bus and one I/O APIC.
-func writeMPTable(mem *guestmem.Memory, cpus int) error {
+// writeMPTable describes cpus processors, one ISA bus and one I/O APIC. ISA
+// interrupt n is routed to input n for the timer and the given interrupts,
+// which is how device interrupts get their number on a machine without ACPI.
+// Others are left out: Linux programs each input that has an entry, and every
+// access to the I/O APIC is an exit.
+func writeMPTable(mem *guestmem.Memory, cpus int, irqs []uint32) error {
 	le := binary.LittleEndian
-	size := mpHeaderSize + cpus*mpCPUEntrySize + (1+1+IRQPins+2)*mpOtherEntrySize
+	size := mpHeaderSize + cpus*mpCPUEntrySize + (1+1+1+len(irqs)+2)*mpOtherEntrySize
 	b, err := mem.Slice(mpTableAddr, uint64(mpFloatingSize+size))
 	if err != nil {
 		return err
@@ -76,8 +81,8 @@ func writeMPTable(mem *guestmem.Memory, cpus int) error {
 	entry(mpOtherEntrySize, mpEntryBus, 0, 'I', 'S', 'A', ' ', ' ', ' ')
 	le.PutUint32(e[4:], IOAPICAddr)
 	entry(mpOtherEntrySize, mpEntryIOAPIC, ioapicID, apicVersion, 1)
-	for pin := range byte(IRQPins) {
-		entry(mpOtherEntrySize, mpEntryIRQ, irqTypeINT, 0, 0, 0, pin, ioapicID, pin)
+	for _, irq := range append([]uint32{timerPin}, irqs...) {
+		entry(mpOtherEntrySize, mpEntryIRQ, irqTypeINT, 0, 0, 0, byte(irq), ioapicID, byte(irq))
 	}
 	entry(mpOtherEntrySize, mpEntryLocalIRQ, irqTypeExtINT, 0, 0, 0, 0, allLocalAPICs, 0)
 	entry(mpOtherEntrySize, mpEntryLocalIRQ, irqTypeNMI, 0, 0, 0, 0, allLocalAPICs, 1)

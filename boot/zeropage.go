@@ -42,13 +42,20 @@ type Params struct {
 	Initrd Initrd
 	// CPUs is the number of virtual CPUs, 1 to MaxCPUs.
 	CPUs int
+	// IRQs are the I/O APIC inputs that devices use, 1 to IRQPins-1.
+	IRQs []uint32
 }
 
 // Write puts zero page, command line, page tables, GDT and MP table into mem.
 // Afterwards the boot CPU is started with the registers of [EntryState].
 func Write(mem *guestmem.Memory, p Params) error {
 	if p.CPUs < 1 || p.CPUs > MaxCPUs {
-		return opErr("write MP table", because(ErrBadKernel, "%d CPUs", p.CPUs))
+		return opErr("write MP table", because(ErrTopology, "%d CPUs, want 1 to %d", p.CPUs, MaxCPUs))
+	}
+	for _, irq := range p.IRQs {
+		if irq <= timerPin || irq >= IRQPins {
+			return opErr("write MP table", because(ErrTopology, "interrupt %d, want 1 to %d", irq, IRQPins-1))
+		}
 	}
 	for _, step := range []struct {
 		op string
@@ -58,7 +65,7 @@ func Write(mem *guestmem.Memory, p Params) error {
 		{"write zero page", func() error { return writeZeroPage(mem, p) }},
 		{"write page tables", func() error { return writePageTables(mem) }},
 		{"write GDT", func() error { return writeGDT(mem) }},
-		{"write MP table", func() error { return writeMPTable(mem, p.CPUs) }},
+		{"write MP table", func() error { return writeMPTable(mem, p.CPUs, p.IRQs) }},
 	} {
 		if err := step.fn(); err != nil {
 			return opErr(step.op, err)

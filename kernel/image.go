@@ -30,8 +30,30 @@ type Image struct {
 	// Entry is the guest physical address of the 64-bit entry point.
 	Entry uint64
 
+	// Parts are the parts of File that hold anything, in ascending order; what
+	// lies between them is zero.
+	Parts []Part
+
 	// Version names the source package that the kernel was built from.
 	Version string
+}
+
+// Part is a part of an Image.
+type Part struct {
+	// Offset and Size are in bytes, multiples of 4096.
+	Offset, Size int64
+
+	// Shared says that the kernel hardly writes to it, so that mapping the file
+	// privately saves memory. Other parts are written all over at boot.
+	Shared bool
+}
+
+// imageParts are the image's .text, .rodata, and everything that is written
+// or freed at boot. A test compares them with the ELF file's sections.
+var imageParts = []Part{
+	{Offset: 0, Size: 0xa01000, Shared: true},
+	{Offset: 0xc00000, Size: 0x17e000},
+	{Offset: 0xe00000, Size: flatSize - 0xe00000},
 }
 
 // Open returns the embedded kernel as a flat image, from a file in the directory
@@ -60,6 +82,7 @@ func Open(cacheDir string) (*Image, error) {
 		Size:    flatSize,
 		MemSize: imageMemSize,
 		Entry:   imageEntry,
+		Parts:   imageParts,
 		Version: imageVersion,
 	}, nil
 }

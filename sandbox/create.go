@@ -169,7 +169,7 @@ func openSources(c *config) (_ *sources, err error) {
 			return nil, err
 		}
 		src.files = append(src.files, img.File)
-		src.kernel = vmm.KernelSource{Flat: &boot.Flat{File: img.File, Base: img.Base, Size: uint64(img.Size), Span: img.MemSize, Entry: img.Entry}}
+		src.kernel = vmm.KernelSource{Flat: flat(img)}
 	}
 	if c.Initramfs != "" {
 		f, size, err := openRegular("WithInitramfs", c.Initramfs)
@@ -191,6 +191,15 @@ func openSources(c *config) (_ *sources, err error) {
 	}
 	src.base, err = base.Open(cache)
 	return src, err
+}
+
+// flat says where the embedded kernel's parts belong.
+func flat(img *kernel.Image) *boot.Flat {
+	f := &boot.Flat{File: img.File, Base: img.Base, Size: uint64(img.Size), Span: img.MemSize, Entry: img.Entry}
+	for _, s := range img.Parts {
+		f.Segments = append(f.Segments, boot.FlatSegment{Offset: uint64(s.Offset), Size: uint64(s.Size), Shared: s.Shared})
+	}
+	return f
 }
 
 // openRegular opens a file that an option names.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 
 	"github.com/hutchvm/hutch/boot"
 	"github.com/hutchvm/hutch/virtio"
@@ -20,8 +19,8 @@ const (
 	MaxDevices = irqLast - irqFirst + 1
 )
 
-// Config describes a machine. New checks it and copies it; files in it stay
-// the caller's and may be closed once New has returned.
+// Config describes a machine. New checks it and copies it; kernel and initramfs
+// stay the caller's and may be closed once New has returned.
 type Config struct {
 	// CPUs is the number of virtual CPUs, 1 to boot.MaxCPUs.
 	CPUs int
@@ -30,8 +29,8 @@ type Config struct {
 	Memory uint64
 	// Kernel is what to boot.
 	Kernel KernelSource
-	// Initrd is the initramfs, or nil. It is mapped copy-on-write.
-	Initrd     *os.File
+	// Initrd is the initramfs, or nil, of InitrdSize bytes. It is copied.
+	Initrd     io.ReaderAt
 	InitrdSize int64
 	// CmdLine is the kernel's command line; what announces the devices is
 	// appended to it.
@@ -52,8 +51,7 @@ type Config struct {
 
 // KernelSource is a kernel in one of two forms; exactly one must be given.
 type KernelSource struct {
-	// Flat is a kernel already laid out as it lies in memory; its pages are
-	// mapped copy-on-write, so machines share them.
+	// Flat is a kernel already laid out as it lies in memory.
 	Flat *boot.Flat
 	// Reader holds an ELF vmlinux or a bzImage of Size bytes, which is copied.
 	Reader io.ReaderAt
