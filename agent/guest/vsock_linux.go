@@ -101,8 +101,6 @@ func (l *listener) accept() (*os.File, error) {
 	}
 }
 
-func (l *listener) close() { l.file.Close() }
-
 // serve takes connections until the listener is closed.
 func (s *Server) serve(l *listener) {
 	for {

@@ -27,11 +27,9 @@ func Main() {
 // runInit ends the machine when it cannot go on: the text is found on the
 // console and the outer side sees its connection close.
 func runInit() {
-	if err := new(machine).run(); err != nil {
-		fmt.Fprintln(os.Stderr, "kvmhost init:", err)
-		// The console is drained by the emulator in its own time.
-		time.Sleep(200 * time.Millisecond)
-	}
+	fmt.Fprintln(os.Stderr, "kvmhost init:", new(machine).run())
+	// The console is drained by the emulator in its own time.
+	time.Sleep(200 * time.Millisecond)
 	unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 	select {} // the first process must not end
 }
