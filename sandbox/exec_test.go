@@ -241,7 +241,7 @@ func TestBackgroundChildDoesNotHoldTheExec(t *testing.T) {
 
 func TestTerminal(t *testing.T) {
 	sb := guest(t)
-	h, err := sb.ExecStream(t.Context(), "sh", []string{"-c", "stty; read x; stty; echo $TERM"},
+	h, err := sb.ExecStream(t.Context(), "sh", []string{"-c", "stty size; read x; stty size; echo $TERM"},
 		sandbox.WithExecTTY("vt100"), sandbox.WithExecStdinPipe())
 	if err != nil {
 		t.Fatal(err)
@@ -261,7 +261,7 @@ func TestTerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(out.Stdout(), "rows:40 cols:132") || !strings.Contains(out.Stdout(), "vt100") || out.Stderr() != "" {
+	if !strings.Contains(out.Stdout(), "40 132") || !strings.Contains(out.Stdout(), "vt100") || out.Stderr() != "" {
 		t.Errorf("printed %q", out.Stdout())
 	}
 }

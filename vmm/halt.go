@@ -6,9 +6,13 @@ import (
 	"github.com/hutchvm/hutch/kvm"
 )
 
-// haltInterval is how often the machine looks for a guest that has halted. A
-// halted guest causes no exit: KVM keeps its CPUs asleep in the kernel.
-const haltInterval = 2 * time.Second
+// The machine looks for a guest that has halted: a halted guest causes no exit,
+// KVM keeps its CPUs asleep in the kernel. It looks when no vCPU has come out of
+// KVM for haltMin, and then ever more rarely, so that an idle guest is left alone.
+const (
+	haltMin = 2 * time.Second
+	haltMax = time.Minute
+)
 
 // rflagsIF is the interrupt flag.
 const rflagsIF = 1 << 9
@@ -16,7 +20,8 @@ const rflagsIF = 1 << 9
 // watchHalt ends a machine whose CPUs all sleep with interrupts off. It makes
 // every vCPU leave KVM_RUN for a moment to look at itself, see dead.
 func (m *Machine) watchHalt() {
-	t := time.NewTicker(haltInterval)
+	wait, seen := haltMin, uint64(0)
+	t := time.NewTimer(wait)
 	defer t.Stop()
 	for {
 		select {
@@ -25,18 +30,27 @@ func (m *Machine) watchHalt() {
 		case <-t.C:
 		}
 		m.mu.Lock()
-		all := m.state == Running
+		exits, dead := uint64(0), m.state == Running
 		for _, c := range m.vcpus {
-			all = all && c.dead.Load()
-			if m.state == Running {
-				c.Kick()
-			}
+			exits += c.exits.Load()
+			dead = dead && c.dead.Load()
 		}
-		m.mu.Unlock()
-		if all {
+		switch quiet := exits == seen; {
+		case !quiet:
+			wait = haltMin
+		case dead:
+			m.mu.Unlock()
 			m.end(Exit{Reason: Halted})
 			return
+		case m.state == Running:
+			for _, c := range m.vcpus {
+				c.Kick()
+			}
+			wait = min(wait*2, haltMax)
 		}
+		m.mu.Unlock()
+		seen = exits
+		t.Reset(wait)
 	}
 }
 

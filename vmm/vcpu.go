@@ -12,8 +12,11 @@ import (
 
 type vcpu struct {
 	*kvm.VCPU
-	id   int
-	dead atomic.Bool // when it last looked, see watchHalt
+	id int
+	// For watchHalt: whether the CPU looked dead when it last looked, and how
+	// often it came out of KVM for another reason than to look.
+	dead  atomic.Bool
+	exits atomic.Uint64
 }
 
 func (m *Machine) createVCPUs(n int, k boot.Kernel) error {
@@ -108,6 +111,9 @@ func (m *Machine) park() bool {
 
 // handle serves one exit; it reports whether the vCPU goes on.
 func (m *Machine) handle(c *vcpu, e kvm.Exit) bool {
+	if e.Reason != kvm.ExitIntr {
+		c.exits.Add(1)
+	}
 	switch e.Reason {
 	case kvm.ExitIO:
 		io, err := e.IO()

@@ -81,15 +81,15 @@ func TestTerminal(t *testing.T) {
 		return cmd, tty, s
 	}
 
-	cmd, tty, s := start("run", "-t", "--", "sh", "-c", "stty; echo $TERM; read x; stty; echo got $x; exit 5")
-	s.waitFor(t, "rows:30 cols:100")
+	cmd, tty, s := start("run", "-t", "--", "sh", "-c", "stty size; echo $TERM; read x; stty size; echo got $x; exit 5")
+	s.waitFor(t, "30 100")
 	s.waitFor(t, "vt100")
 	if err := pty.Setsize(tty, &pty.Winsize{Rows: 41, Cols: 111}); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(time.Second) // the new size travels
 	io.WriteString(tty, "typed\r")
-	s.waitFor(t, "rows:41 cols:111")
+	s.waitFor(t, "41 111")
 	s.waitFor(t, "got typed")
 	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 5 {
 		t.Errorf("exit code %d (%v), want 5", cmd.ProcessState.ExitCode(), err)

@@ -11,6 +11,27 @@ mapfile -t plain < <($go list ./... | grep -vxF "$(printf '%s\n' "${guest[@]}")"
 
 status=0
 $go test -timeout 15m "${plain[@]}" || status=1
-# One emulated host at a time has both of a small machine's CPUs to itself.
-$go test -timeout 15m -p 1 -exec "$PWD/bin/kvmhost --" "${guest[@]}" || status=1
+(cd rootfs/base/cmds && $go vet ./... && $go test ./...) || status=1
+
+# One emulated host at a time has both of a small machine's CPUs to itself. The
+# emulator itself dies now and then (see RATIONALE.md); bin/kvmhost says so, and
+# that is no result of a test: the package runs again, twice at most.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+for package in "${guest[@]}"; do
+	for try in 1 2 3; do
+		if $go test -timeout 15m -exec "$PWD/bin/kvmhost --" "$package" >"$log" 2>&1; then
+			cat "$log"
+			break
+		fi
+		if [ "$try" -lt 3 ] && grep -qE '^kvmhost: run: the emulated host (died|stopped answering)' "$log"; then
+			echo "the emulated host broke down under $package, try $try:"
+			grep -E '^kvmhost: run:|^\[.*(BUG|Oops|Kernel panic)' "$log" || true
+			continue
+		fi
+		cat "$log"
+		status=1
+		break
+	done
+done
 exit $status
