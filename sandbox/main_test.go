@@ -3,6 +3,7 @@ package sandbox_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -33,6 +34,11 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	home = dir
+	os.Setenv("HUTCH_HOME", dir) // for the examples
+	flag.Parse()
+	if !runnable() && os.Getenv(kvmtest.RequireEnv) != "1" {
+		flag.Set("test.run", "^Test") // examples cannot be skipped
+	}
 	code := m.Run()
 	if shared.sb != nil {
 		shared.sb.Close()
@@ -47,6 +53,16 @@ func TestMain(m *testing.M) {
 	}
 	os.RemoveAll(home)
 	os.Exit(code)
+}
+
+// runnable tells whether sandboxes can run here.
+func runnable() bool {
+	for _, check := range sandbox.Doctor() {
+		if !check.OK {
+			return false
+		}
+	}
+	return true
 }
 
 // guest gives the shared sandbox.

@@ -16,15 +16,11 @@ $go test -timeout 15m "${plain[@]}" || status=1
 # One emulated host at a time has both of a small machine's CPUs to itself. The
 # emulator itself dies now and then (see RATIONALE.md); bin/kvmhost says so, and
 # that is no result of a test: the package runs again, twice at most.
-# With two emulated CPUs and twenty machines it does so every other time, which is
-# why the sandbox tests have one.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for package in "${guest[@]}"; do
-	cpus=2
-	[ "$package" = github.com/hutchvm/hutch/sandbox ] && cpus=1
 	for try in 1 2 3; do
-		if $go test -timeout 15m -exec "$PWD/bin/kvmhost -smp $cpus --" "$package" >"$log" 2>&1; then
+		if $go test -timeout 15m -exec "$PWD/bin/kvmhost --" "$package" >"$log" 2>&1; then
 			cat "$log"
 			break
 		fi
