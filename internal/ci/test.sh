@@ -20,7 +20,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for package in "${guest[@]}"; do
 	for try in 1 2 3; do
-		if $go test -timeout 15m -exec "$PWD/bin/kvmhost --" "$package" >"$log" 2>&1; then
+		if $go test -timeout 15m -parallel 1 -exec "$PWD/bin/kvmhost --" "$package" >"$log" 2>&1; then
 			cat "$log"
 			break
 		fi
