@@ -15,16 +15,16 @@ $go test -timeout 15m "${plain[@]}" || status=1
 
 # One emulated host at a time has both of a small machine's CPUs to itself. The
 # emulator itself dies now and then (see RATIONALE.md); bin/kvmhost says so, and
-# that is no result of a test: the package runs again, twice at most.
+# that is no result of a test: the package runs again, four times at most.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for package in "${guest[@]}"; do
-	for try in 1 2 3; do
+	for try in 1 2 3 4 5; do
 		if $go test -timeout 15m -parallel 1 -exec "$PWD/bin/kvmhost --" "$package" >"$log" 2>&1; then
 			cat "$log"
 			break
 		fi
-		if [ "$try" -lt 3 ] && grep -qE '^kvmhost: run: the emulated host (died|stopped answering)' "$log"; then
+		if [ "$try" -lt 5 ] && grep -qE '^kvmhost: run: the emulated host (died|stopped answering)' "$log"; then
 			echo "the emulated host broke down under $package, try $try:"
 			grep -E '^kvmhost: run:|^\[.*(BUG|Oops|Kernel panic)' "$log" || true
 			continue
