@@ -213,15 +213,7 @@ func TestCancelKillsTheGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Close()
-	for {
-		ev, err := h.Recv(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if ev.Kind == sandbox.ExecEventStdout {
-			break
-		}
-	}
+	waitForOutput(t, h)
 	cancel()
 	_, err = h.Collect(t.Context())
 	wantErr(t, "cancelled", err, context.Canceled)
@@ -323,15 +315,7 @@ func TestSignals(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Close()
-	for {
-		ev, err := h.Recv(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if ev.Kind == sandbox.ExecEventStdout {
-			break
-		}
-	}
+	waitForOutput(t, h)
 	if err := h.Kill(); err != nil {
 		t.Fatal(err)
 	}

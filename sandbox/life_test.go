@@ -115,13 +115,7 @@ func TestStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Close()
-	for {
-		if ev, err := h.Recv(t.Context()); err != nil {
-			t.Fatal(err)
-		} else if ev.Kind == sandbox.ExecEventStdout {
-			break
-		}
-	}
+	waitForOutput(t, h)
 	go sb.Stop(t.Context())
 	if out, err := h.Collect(t.Context()); err == nil && strings.TrimSpace(out.Stdout()) != "bye" {
 		t.Errorf("the command printed %q at the end", out.Stdout())

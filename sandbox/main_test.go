@@ -132,3 +132,17 @@ func running(t testing.TB, sb *sandbox.Sandbox, name string) int {
 	t.Helper()
 	return strings.Count(shell(t, sb, "cat /proc/[0-9]*/comm")+"\n", name+"\n")
 }
+
+// waitForOutput takes events until the command has printed something.
+func waitForOutput(t testing.TB, h *sandbox.ExecHandle) {
+	t.Helper()
+	for {
+		ev, err := h.Recv(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ev.Kind == sandbox.ExecEventStdout {
+			return
+		}
+	}
+}

@@ -18,7 +18,6 @@ const (
 
 // slot is one virtio device on the bus.
 type slot struct {
-	name string
 	mmio *virtio.MMIO
 	addr uint64
 	irq  uint32
@@ -78,9 +77,7 @@ func portRead(port uint16, p []byte) {
 func (m *Machine) portWrite(port uint16, p []byte) bool {
 	switch {
 	case port == ControlPort && p[0] == BootMark:
-		if m.bootMark.CompareAndSwap(0, m.sinceStart()) && m.onBootMark != nil {
-			m.onBootMark()
-		}
+		m.bootMark.CompareAndSwap(0, m.sinceStart())
 	case port == ControlPort && p[0] == PowerOffMark:
 		m.end(Exit{Reason: PowerOff})
 		return false

@@ -44,9 +44,6 @@ type Config struct {
 	KVMPath string
 	// Logger gets the machine's own log; nil is silence.
 	Logger *slog.Logger
-	// OnBootMark, if not nil, is called once, on a vCPU thread, when the guest
-	// writes BootMark to ControlPort. It must not block.
-	OnBootMark func()
 }
 
 // KernelSource is a kernel in one of two forms; exactly one must be given.

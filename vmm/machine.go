@@ -33,16 +33,14 @@ var memoryOptions = guestmem.Options{Backing: guestmem.Anonymous, HugePages: tru
 
 // Machine is a virtual machine. Its methods may be called from any goroutine.
 type Machine struct {
-	log        *slog.Logger
-	system     *kvm.System
-	vm         *kvm.VM
-	mem        *guestmem.Memory
-	vcpus      []*vcpu
-	slots      []slot
-	console    *console.Device
-	panics     *panicWatch
-	serial     io.Writer
-	onBootMark func()
+	log    *slog.Logger
+	system *kvm.System
+	vm     *kvm.VM
+	mem    *guestmem.Memory
+	vcpus  []*vcpu
+	slots  []slot
+	panics *panicWatch
+	serial io.Writer
 
 	start    time.Time    // of Start
 	bootMark atomic.Int64 // ns from Start to BootMark, 0 before
@@ -63,7 +61,7 @@ type Machine struct {
 // New builds a machine: memory, kernel, devices and vCPUs. Nothing runs until
 // Start. The caller must Close it.
 func New(cfg Config) (_ *Machine, err error) {
-	m := &Machine{log: cfg.Logger, serial: cfg.Console.Serial, onBootMark: cfg.OnBootMark, done: make(chan struct{})}
+	m := &Machine{log: cfg.Logger, serial: cfg.Console.Serial, done: make(chan struct{})}
 	m.changed.L = &m.mu
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -131,14 +129,14 @@ func (m *Machine) mapMemory(size uint64) error {
 // attach puts the console and the configured devices onto the bus.
 func (m *Machine) attach(cfg *Config) error {
 	m.panics = &panicWatch{out: cfg.Console.Out}
-	m.console = console.New(console.Config{Out: m.panics})
-	devices := append([]Device{{Name: "console", Device: m.console}}, cfg.Devices...)
+	terminal := console.New(console.Config{Out: m.panics})
+	devices := append([]Device{{Name: "console", Device: terminal}}, cfg.Devices...)
 	for i, d := range devices {
 		mmio, err := virtio.NewMMIO(d.Device, virtio.MMIOOptions{Mem: m.mem, Logger: m.log, Name: d.Name})
 		if err != nil {
 			return opErr("attach "+d.Name, err)
 		}
-		s := slot{name: d.Name, mmio: mmio, addr: mmioBase + uint64(i)*mmioSize, irq: irqFirst + uint32(i)}
+		s := slot{mmio: mmio, addr: mmioBase + uint64(i)*mmioSize, irq: irqFirst + uint32(i)}
 		m.slots = append(m.slots, s)
 		if err := m.vm.IRQFD(mmio.InterruptFD(), s.irq, 0); err != nil {
 			return opErr("attach "+d.Name, err)
