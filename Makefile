@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := bin
-.PHONY: bin demo test unit guest race cross lint fuzz bench kernel agent base generate clean
+.PHONY: bin demo test packages unit guest race cross lint fuzz bench kernel agent base generate clean
 
 # The hutch command (static), and the helper that gives machines without
 # hardware virtualization an emulated KVM host.
@@ -21,8 +21,12 @@ demo: bin
 
 # Everything CI asks for: static checks, builds for other platforms, and every
 # test. A test that needs KVM fails rather than skips.
-test: bin lint cross
+test: bin lint cross packages
 	HUTCH_REQUIRE_KVM=1 bash internal/ci/test.sh
+
+# What the tests use of Debian's packages.
+packages:
+	bash internal/ci/packages.sh
 
 lint:
 	bash internal/ci/lint.sh
