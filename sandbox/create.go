@@ -6,21 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/hutchvm/hutch/agent/client"
 	"github.com/hutchvm/hutch/agent/proto"
 	"github.com/hutchvm/hutch/boot"
-	"github.com/hutchvm/hutch/initramfs"
 	"github.com/hutchvm/hutch/internal/kvmprobe"
-	"github.com/hutchvm/hutch/kernel"
-	"github.com/hutchvm/hutch/rootfs/base"
-	"github.com/hutchvm/hutch/virtio/balloon"
-	"github.com/hutchvm/hutch/virtio/blk"
-	"github.com/hutchvm/hutch/virtio/rng"
-	"github.com/hutchvm/hutch/virtio/vsock"
 	"github.com/hutchvm/hutch/vmm"
 )
 
@@ -32,8 +23,6 @@ const (
 	// takes well under a second on hardware and minutes on a host that is
 	// swamped; this only ends a guest that hangs.
 	bootTimeout = 5 * time.Minute
-	// baseSerial is how the agent finds the base image's disk.
-	baseSerial = "hutch-base"
 
 	// kernelCmdLine: reboot by the keyboard controller, which the machine
 	// tells from a triple fault; no probing of hardware that is not there; no
@@ -92,24 +81,22 @@ func (s *Sandbox) create(ctx context.Context, begin time.Time) (err error) {
 		return err
 	}
 	defer src.close()
-	s.base = src.base.File
+	if s.devices, err = openDevices(c); err != nil {
+		return err
+	}
 	defer func() {
 		if err != nil {
-			s.base.Close()
+			err = errors.Join(err, s.devices.close())
 		}
 	}()
 	s.timings.Prepare = time.Since(begin)
 
-	vs, err := vsock.New(vsock.Config{GuestCID: guestCID})
-	if err != nil {
-		return err
-	}
-	control, err := vs.Listen(proto.PortControl)
+	control, err := s.devices.vsock.Listen(proto.PortControl)
 	if err != nil {
 		return err
 	}
 	defer control.Close()
-	if err := s.build(src, vs); err != nil {
+	if err := s.build(src); err != nil {
 		return err
 	}
 	defer func() {
@@ -119,7 +106,7 @@ func (s *Sandbox) create(ctx context.Context, begin time.Time) (err error) {
 	}()
 	s.timings.Machine = time.Since(begin) - s.timings.Prepare
 
-	if err := s.boot(ctx, control, vs); err != nil {
+	if err := s.boot(ctx, control); err != nil {
 		return err
 	}
 	s.timings.Total = time.Since(begin)
@@ -130,110 +117,9 @@ func (s *Sandbox) create(ctx context.Context, begin time.Time) (err error) {
 	return nil
 }
 
-// sources are the files that a machine is built of.
-type sources struct {
-	files     []*os.File
-	kernel    vmm.KernelSource
-	initramfs *os.File
-	size      int64
-	base      *base.Image // stays open as long as the machine lives
-}
-
-// close closes what the machine, once built, does not need any more.
-func (s *sources) close() {
-	for _, f := range s.files {
-		f.Close()
-	}
-}
-
-// openSources opens kernel, initramfs and base image: the embedded ones from
-// the cache under home, or those that the options name.
-func openSources(c *config) (_ *sources, err error) {
-	cache := filepath.Join(c.Home, "cache")
-	src := &sources{}
-	defer func() {
-		if err != nil {
-			src.close()
-		}
-	}()
-	if c.Kernel != "" {
-		f, size, err := openRegular("WithKernel", c.Kernel)
-		if err != nil {
-			return nil, err
-		}
-		src.files = append(src.files, f)
-		src.kernel = vmm.KernelSource{Reader: f, Size: size}
-	} else {
-		img, err := kernel.Open(cache)
-		if err != nil {
-			return nil, err
-		}
-		src.files = append(src.files, img.File)
-		src.kernel = vmm.KernelSource{Flat: flat(img)}
-	}
-	if c.Initramfs != "" {
-		f, size, err := openRegular("WithInitramfs", c.Initramfs)
-		if err != nil {
-			return nil, err
-		}
-		src.files = append(src.files, f)
-		if err := initramfs.Check(f, size); err != nil {
-			return nil, fmt.Errorf("%w: WithInitramfs: %s: %w", ErrInvalidConfig, c.Initramfs, err)
-		}
-		src.initramfs, src.size = f, size
-	} else {
-		a, err := initramfs.Open(cache)
-		if err != nil {
-			return nil, err
-		}
-		src.files = append(src.files, a.File)
-		src.initramfs, src.size = a.File, a.Size
-	}
-	src.base, err = base.Open(cache)
-	return src, err
-}
-
-// flat says where the embedded kernel's parts belong.
-func flat(img *kernel.Image) *boot.Flat {
-	f := &boot.Flat{File: img.File, Base: img.Base, Size: uint64(img.Size), Span: img.MemSize, Entry: img.Entry}
-	for _, s := range img.Parts {
-		f.Segments = append(f.Segments, boot.FlatSegment{Offset: uint64(s.Offset), Size: uint64(s.Size), Shared: s.Shared})
-	}
-	return f
-}
-
-// openRegular opens a file that an option names.
-func openRegular(option, path string) (*os.File, int64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, 0, fmt.Errorf("%w: %s: %w", ErrInvalidConfig, option, err)
-	}
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = errors.New(path + " is not a regular file")
-	}
-	if err != nil {
-		f.Close()
-		return nil, 0, fmt.Errorf("%w: %s: %w", ErrInvalidConfig, option, err)
-	}
-	return f, st.Size(), nil
-}
-
-// build makes the machine; on success it owns the devices.
-func (s *Sandbox) build(src *sources, vs *vsock.Device) error {
+// build makes the machine, which owns the devices from then on.
+func (s *Sandbox) build(src *sources) (err error) {
 	c := s.cfg
-	image, err := blk.NewFile(src.base.File)
-	if err != nil {
-		return err
-	}
-	disk, err := blk.New(blk.Config{Backend: image, ReadOnly: true, Serial: baseSerial})
-	if err != nil {
-		return err
-	}
-	entropy, err := rng.New(rng.Config{})
-	if err != nil {
-		return err
-	}
 	s.machine, err = vmm.New(vmm.Config{
 		CPUs:       c.CPUs,
 		Memory:     c.Memory,
@@ -241,15 +127,10 @@ func (s *Sandbox) build(src *sources, vs *vsock.Device) error {
 		Initrd:     src.initramfs,
 		InitrdSize: src.size,
 		CmdLine:    kernelCmdLine,
-		Devices: []vmm.Device{
-			{Name: "base disk", Device: disk},
-			{Name: "vsock", Device: vs},
-			{Name: "rng", Device: entropy},
-			{Name: "balloon", Device: balloon.New(balloon.Config{})},
-		},
-		Console: vmm.Console{Out: s.console, Serial: s.console},
-		KVMPath: c.KVMDevice,
-		Logger:  c.Logger.With("sandbox", s.name),
+		Devices:    s.devices.take(),
+		Console:    vmm.Console{Out: s.console, Serial: s.console},
+		KVMPath:    c.KVMDevice,
+		Logger:     c.Logger.With("sandbox", s.name),
 	})
 	return c.explain(err)
 }
@@ -267,7 +148,7 @@ func (c *config) explain(err error) error {
 }
 
 // boot starts the machine, waits for the agent and sets the guest up.
-func (s *Sandbox) boot(ctx context.Context, control net.Listener, vs *vsock.Device) error {
+func (s *Sandbox) boot(ctx context.Context, control net.Listener) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the guest did not come up within %v", bootTimeout))
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
@@ -290,7 +171,7 @@ func (s *Sandbox) boot(ctx context.Context, control net.Listener, vs *vsock.Devi
 		case <-ready:
 		}
 	}()
-	agent, err := client.Accept(ctx, control, func(ctx context.Context) (net.Conn, error) { return vs.Dial(ctx, proto.PortExec) })
+	agent, err := client.Accept(ctx, control, func(ctx context.Context) (net.Conn, error) { return s.devices.vsock.Dial(ctx, proto.PortExec) })
 	if err != nil {
 		return s.bootErr(ctx, err)
 	}
@@ -336,7 +217,8 @@ func (s *Sandbox) setup() *proto.Setup {
 	c := s.cfg
 	return &proto.Setup{
 		Hostname: c.Hostname,
-		Root:     proto.Root{Base: proto.Disk{Serial: baseSerial, FSType: "erofs"}},
+		Root:     s.devices.root,
+		Mounts:   s.devices.mounts,
 		Env:      envList(c.Env),
 		Workdir:  c.Workdir,
 		User:     c.User,

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -35,7 +34,7 @@ type Sandbox struct {
 	machine *vmm.Machine
 	agent   *client.Agent
 	console *consoleLog
-	base    *os.File // the base disk
+	devices *devices
 	timings Timings
 
 	mu     sync.Mutex

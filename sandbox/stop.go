@@ -133,7 +133,7 @@ func (s *Sandbox) watch() {
 	}
 	s.mu.Unlock()
 	s.agent.Close()
-	err := errors.Join(s.machine.Close(), s.base.Close(), s.record.remove())
+	err := errors.Join(s.machine.Close(), s.devices.close(), s.record.remove())
 	if err != nil {
 		s.cfg.Logger.Error("cleaning up", "sandbox", s.name, "error", err)
 	}
