@@ -40,6 +40,7 @@ func run(args []string) int {
 	flags.DurationVar(&c.HangAfter, "hang", kvmhost.DefaultHangAfter, "silence after which an emulated host counts as stopped")
 	flags.IntVar(&c.Memory, "m", kvmhost.DefaultMemory, "memory of an emulated host in MiB")
 	flags.IntVar(&c.CPUs, "smp", kvmhost.DefaultCPUs, "CPUs of an emulated host")
+	flags.BoolVar(&c.Spread, "spread", false, "let the command use all CPUs of an emulated host, which is faster and less reliable")
 	flags.BoolVar(&c.Boot, "boot", false, "boot the emulated host even if a saved state of a booted one could be used")
 	flags.StringVar(&c.Cache, "cache", "", "directory for what is prepared once (default $"+kvmhost.EnvCache+" or hutch-kvmhost in the user's cache directory)")
 	flags.Func("out", "keep the command's changes in this `directory`; may be repeated", func(s string) error {

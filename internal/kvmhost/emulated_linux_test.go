@@ -99,7 +99,7 @@ func finish(t *testing.T, cmd *exec.Cmd) (code int, stdout, stderr string) {
 type observed struct {
 	Dir, Mode, Value, Home string
 	Args                   []string
-	UID                    int
+	UID, CPUs              int
 	KVM                    bool
 	RootWrite, TmpWrite    string
 	Attribute, Network     string
@@ -120,7 +120,7 @@ func report() int {
 	dir, _ := os.Getwd()
 	o := observed{
 		Dir: dir, Mode: os.Getenv(EnvMode), Value: os.Getenv("KVMHOST_TEST_VALUE"), Home: os.Getenv("HUTCH_HOME"), Args: os.Args[1:],
-		UID: os.Getuid(), KVM: kvmprobe.Probe().Usable, Clock: time.Now(), Hostname: host,
+		UID: os.Getuid(), CPUs: runtime.NumCPU(), KVM: kvmprobe.Probe().Usable, Clock: time.Now(), Hostname: host,
 	}
 	err := os.WriteFile("/kvmhost-test", nil, 0o644)
 	if errors.Is(err, unix.EROFS) {
@@ -168,7 +168,7 @@ func TestInside(t *testing.T) {
 	}
 	host, _ := os.Hostname()
 	want := observed{
-		Dir: cmd.Dir, Mode: inside, Value: "x\ny=z \ufffd", Args: []string{"a b", "", "\ufffd"}, UID: os.Getuid(), KVM: true,
+		Dir: cmd.Dir, Mode: inside, Value: "x\ny=z \ufffd", Args: []string{"a b", "", "\ufffd"}, UID: os.Getuid(), CPUs: 1, KVM: true,
 		RootWrite: "ok", TmpWrite: "ok", Attribute: "ok", Network: "ok",
 		Devices: []string{"net/tun", "vhost-vsock", "fuse", "loop-control"}, Clock: got.Clock, Hostname: host,
 	}
@@ -177,6 +177,14 @@ func TestInside(t *testing.T) {
 	}
 	if _, err := os.Stat("/tmp/kvmhost-test-inside"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file written to /tmp inside: %v outside", err)
+	}
+}
+
+func TestSpread(t *testing.T) {
+	t.Parallel()
+	code, stdout, stderr := finish(t, command(t, "-smp", "2", "-spread", "--", "nproc"))
+	if code != 0 || stdout != "2\n" {
+		t.Errorf("exit code %d, %q CPUs, want 2; %s", code, stdout, stderr)
 	}
 }
 

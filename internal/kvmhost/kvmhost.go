@@ -16,6 +16,9 @@
 //   - the directories in [Config.Share] are this machine's own, and so are those
 //     that Go's testing flags name for profiles, coverage and the test log.
 //
+// The command runs on one of the host's CPUs unless [Config.Spread] is set, so a Go
+// program's GOMAXPROCS is 1 there; the other CPU has the host's own work.
+//
 // Everything else is read-only. Files that change on this machine while the
 // host runs may be seen in their old state inside. The only network is a
 // loopback; network namespaces, tun, veth, bridges and nftables can be used,
@@ -120,6 +123,10 @@ type Config struct {
 	HangAfter time.Duration // silence after which a host counts as stopped
 	Memory    int           // MiB
 	CPUs      int
+	// Spread lets the command run on all of the host's CPUs. Without it the command
+	// and all that it starts have one of them to themselves: guests whose vCPUs are
+	// interrupted by another emulated CPU now and then die of it (see RATIONALE.md).
+	Spread bool
 
 	// Boot makes the host boot even if the saved state of a booted one is there.
 	Boot bool

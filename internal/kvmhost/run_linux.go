@@ -243,7 +243,7 @@ func (c *Config) command() (*wire.Command, error) {
 		Path: path, Args: c.Args, Env: withInside(c.Env), Dir: c.Dir,
 		UID: os.Geteuid(), GID: os.Getegid(), Extra: groups,
 		Umask: umask, NoFile: [2]uint64{limit.Cur, limit.Max}, Hostname: hostname,
-		Overlay: overlays(os.Getenv), Shares: outermost(shares), Scratch: scratchDir, Load: c.Modules,
+		Overlay: overlays(os.Getenv), Spread: c.Spread, Shares: outermost(shares), Scratch: scratchDir, Load: c.Modules,
 	}
 	return w, c.connect(w)
 }

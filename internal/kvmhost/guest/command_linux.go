@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -210,6 +211,16 @@ func start(c *wire.Command, s *stdio) (int, error) {
 				break
 			}
 		}
+	}
+	if !c.Spread {
+		// The child has the CPUs of the thread that forks it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		restore, err := stayOnOne()
+		if err != nil {
+			return 0, err
+		}
+		defer restore()
 	}
 	pid, _, err := syscall.StartProcess(c.Path, c.Args, &syscall.ProcAttr{
 		Dir: c.Dir, Env: c.Env, Sys: sys,

@@ -62,6 +62,7 @@ type Command struct {
 	Stdin, Stdout, Stderr Stream
 	Window                Window // for terminals
 
+	Spread   bool // run on all CPUs and not on one
 	Umask    int
 	NoFile   [2]uint64 // soft and hard limit of open files
 	Hostname string
