@@ -47,6 +47,8 @@ var rooms = map[string]room{
 	"rootfs/share":       {theirs: []string{"github.com/hanwen/go-fuse/v2", sys}},
 	"rootfs/volume":      {ours: []string{"rootfs/share", "rootfs/ext4"}, theirs: []string{sys}},
 	"netstack":           {ours: []string{"virtio/net", "virtio/guestmem"}, theirs: []string{"gvisor.dev/gvisor", "golang.org/x/net", sys}},
+	"netstack/policy":    {},
+	"netstack/dns":       {ours: []string{"netstack/policy"}, theirs: []string{"golang.org/x/net"}},
 	"agent/proto":        {},
 	"agent/guest":        {ours: []string{"agent/proto"}, theirs: []string{sys}},
 	"agent/client":       {ours: []string{"agent/proto"}},
