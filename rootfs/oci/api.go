@@ -32,4 +32,4 @@ func (s *Store) Prune(o PruneOptions) (Removed, error) {
 
 func defaultBackoff(int) time.Duration { return time.Second }
 
-var _ = []any{(*Store).lockShared, (*Store).tryLockExclusive, lockPart, removePart, freeSpace, writeJSON}
+var _ = []any{(*Store).lockShared, (*Store).tryLockExclusive, lockPart, removePart, freeSpace, writeJSON, (*Store).blobPath, MaxLayers}
