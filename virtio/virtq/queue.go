@@ -229,8 +229,18 @@ func (q *Queue) Reload(head uint16, c *Chain) error {
 // bytes that were written to its writable part. A head that is not in flight is
 // ignored. Ask ShouldNotify after the last Push of a batch.
 func (q *Queue) Push(head uint16, written uint32) {
+	if q.Stage(head, written) {
+		q.publish()
+	}
+}
+
+// Stage is a Push that the driver does not see before the next Publish or Push:
+// for chains that the driver must find together, such as the pieces of one
+// received frame. It reports false for a head that is not in flight, which is
+// ignored. What is staged must be published before the queue's state is saved.
+func (q *Queue) Stage(head uint16, written uint32) bool {
 	if head >= q.cfg.Size || !q.isFlying(head) {
-		return
+		return false
 	}
 	q.setFlying(head, false)
 	at := ringElems + 8*int(q.nextUsed&(q.cfg.Size-1))
@@ -238,8 +248,11 @@ func (q *Queue) Push(head uint16, written uint32) {
 	q.used.Store32(at+4, written)
 	q.nextUsed++
 	q.unsaid = min(q.unsaid+1, 1<<16)
-	q.publish()
+	return true
 }
+
+// Publish shows the driver all chains that were staged, at once.
+func (q *Queue) Publish() { q.publish() }
 
 // publish stores our index and our flags, which share a word that is only ours.
 // The store is a full barrier: the element is visible before it, and what

@@ -309,6 +309,35 @@ func TestPush(t *testing.T) {
 	}
 }
 
+// TestStage returns chains that the driver must not see one by one.
+func TestStage(t *testing.T) {
+	r := newRing(t, 4)
+	q := r.queue()
+	r.put(descAt, ptr(bufferAt, 1, 0, 0), ptr(bufferAt, 1, 0, 0))
+	for i := range uint16(2) {
+		r.avail(i)
+		if ok, err := q.Next(&Chain{}); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+	}
+	r.usedEvent(0)
+	if !q.Stage(0, 7) || !q.Stage(1, 8) || q.Stage(1, 9) || q.Stage(5, 0) {
+		t.Error("Stage took what is not in flight, or did not take what is")
+	}
+	if _, _, ok := r.take(); ok {
+		t.Error("the driver sees what was staged")
+	}
+	q.Publish()
+	for i := range uint32(2) {
+		if id, n, ok := r.take(); !ok || id != i || n != 7+i {
+			t.Errorf("used %d, %d, %t", id, n, ok)
+		}
+	}
+	if !q.ShouldNotify() {
+		t.Error("no interrupt for what was staged")
+	}
+}
+
 func TestUndo(t *testing.T) {
 	r := newRing(t, 4)
 	q := r.queue()
