@@ -4,6 +4,9 @@
 set -euo pipefail
 
 packages=(
+	e2fsprogs  # e2fsck, debugfs, resize2fs: the checkers of rootfs/ext4
+	qemu-utils # qemu-img: the peer of rootfs/diskimage
+	fio        # disk benchmarks in a guest
 )
 
 missing=()
