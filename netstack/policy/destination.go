@@ -60,6 +60,15 @@ func (d Destination) MatchName(name string) bool {
 	return false
 }
 
+func (d *Destination) matchAny(names []string) bool {
+	for _, n := range names {
+		if d.MatchName(n) {
+			return true
+		}
+	}
+	return false
+}
+
 // String writes the destination as ParseRule reads it.
 func (d Destination) String() string {
 	switch {

@@ -156,7 +156,7 @@ func (e *Engine) Evaluate(f Flow) Decision {
 		if f.Direction == Ingress {
 			continue
 		}
-		pinned := slices.ContainsFunc(f.Names, r.Destination.MatchName)
+		pinned := r.Destination.matchAny(f.Names)
 		if r.Action == Deny {
 			if pinned || f.SNI != "" && r.Destination.MatchName(f.SNI) {
 				return decide(Deny, i, false, NoRule)
