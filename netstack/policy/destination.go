@@ -134,6 +134,16 @@ func checkName(name string) string {
 	return ""
 }
 
+// CheckName says what is wrong with the name of a domain or suffix as a host
+// name: a *[FieldError], or nil.
+func (d Destination) CheckName() error {
+	name := d.Domain + d.Suffix
+	if problem := checkName(name); problem != "" {
+		return &FieldError{"name", name, problem}
+	}
+	return nil
+}
+
 // check says what is wrong with a destination, "" if nothing.
 func (d Destination) check() (field, problem string) {
 	set := 0

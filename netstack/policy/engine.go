@@ -221,6 +221,13 @@ func (e *Engine) Name(name string) (allow bool, rule int) {
 	return e.policy.Egress == Allow, NoRule
 }
 
+// Denies tells whether a rule denies a name as such. Names that Name denies
+// because nothing allows them are not meant: an allowed name may be an alias of one.
+func (e *Engine) Denies(name string) bool {
+	allow, rule := e.Name(name)
+	return !allow && rule != NoRule && e.policy.Rules[rule].Destination.named()
+}
+
 // everyPort tells whether the rule holds for all protocols and ports.
 func (r *Rule) everyPort() bool {
 	return (r.Protos == 0 || r.Protos == allProtos) && len(r.Ports) == 0
