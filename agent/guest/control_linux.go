@@ -130,10 +130,20 @@ func (c *control) setup(m *proto.Setup, done *proto.SetupDone) *proto.SetupError
 	if _, err := mergeRlimits(m.Rlimits, nil); err != nil {
 		return setupError(proto.SetupRlimit, "Rlimits", err)
 	}
-	s := NewServer(Defaults{Env: m.Env, Workdir: m.Workdir, User: m.User, Rlimits: m.Rlimits})
+	d := Defaults{Env: m.Env, Workdir: m.Workdir, User: m.User, Rlimits: m.Rlimits}
+	if len(m.Scripts) > 0 {
+		if err := writeScripts(scriptsDir, m.Scripts); err != nil {
+			return setupError(proto.SetupScript, "Scripts", err)
+		}
+		d.PathFirst = scriptsDir
+	}
+	s := NewServer(d)
 	c.server = s
 	if _, err := s.accounts.resolve(m.User); err != nil {
 		return setupError(proto.SetupUser, "User", withName(m.User, err))
+	}
+	if m.MakeWorkdir {
+		os.MkdirAll(m.Workdir, 0o755) // what is wrong with it is told by the check
 	}
 	if m.Workdir != "" {
 		if err := checkWorkdir(m.Workdir); err != nil {

@@ -67,6 +67,13 @@ func (s *Server) prepare(req *proto.Exec) (*command, error) {
 	env.add(s.defaults.Env)
 	env.add(req.Env)
 	env.fallback("PATH", defaultPath)
+	if first := s.defaults.PathFirst; first != "" {
+		path, _ := env.get("PATH")
+		if path != "" {
+			first += ":" + path
+		}
+		env.add([]string{"PATH=" + first})
+	}
 	env.fallback("HOME", c.id.home)
 	if req.TTY && req.Term != "" {
 		env.fallback("TERM", req.Term)

@@ -18,6 +18,8 @@ const (
 	baseDir  = "/base"
 	upperDir = "/upper"
 	newDir   = "/new"
+	// layersDir is followed by the number of a layer in between.
+	layersDir = "/layer"
 )
 
 // tmpLimit bounds the tmpfs on /tmp, which is a quarter of the memory.
@@ -25,57 +27,15 @@ const tmpLimit = 512 << 20
 
 var (
 	errNoDisk      = errors.New("no such disk")
-	errNoBase      = errors.New("no base disk")
 	errMountKind   = errors.New("unknown kind of mount")
 	errMountTarget = errors.New("not an absolute path below /")
 )
 
 // root is the guest's root after the switch.
 type root struct {
-	upper *os.File // the writable layer's file system, whose path is gone
-}
-
-// newRoot puts the root together and moves the agent into it.
-func newRoot(m *proto.Root) (*root, *proto.SetupError) {
-	fail := func(field string, err error) (*root, *proto.SetupError) {
-		return nil, setupError(proto.SetupRoot, field, err)
-	}
-	for _, dir := range []string{baseDir, upperDir, newDir} {
-		if err := os.Mkdir(dir, 0o755); err != nil && !os.IsExist(err) {
-			return fail("Root", err)
-		}
-	}
-	if m.Base == (proto.Disk{}) {
-		return fail("Root.Base", errNoBase)
-	}
-	if err := mountDisk(&m.Base, baseDir, unix.MS_RDONLY); err != nil {
-		return fail("Root.Base", err)
-	}
-	if m.Upper != (proto.Disk{}) {
-		if err := mountDisk(&m.Upper, upperDir, unix.MS_NOATIME); err != nil {
-			return fail("Root.Upper", err)
-		}
-	} else if err := mountTmpfs(upperDir, 0, m.UpperSize, "0755"); err != nil {
-		return fail("Root.Upper", err)
-	}
-	for _, dir := range []string{upperDir + "/upper", upperDir + "/work"} {
-		if err := os.Mkdir(dir, 0o755); err != nil && !os.IsExist(err) {
-			return fail("Root.Upper", err)
-		}
-	}
-	layers := "lowerdir=" + baseDir + ",upperdir=" + upperDir + "/upper,workdir=" + upperDir + "/work"
-	if err := unix.Mount("overlay", newDir, "overlay", 0, layers); err != nil {
-		return fail("Root", &os.PathError{Op: "mount", Path: "/", Err: err})
-	}
-	upper, err := os.OpenFile(upperDir, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return fail("Root.Upper", err)
-	}
-	if err := switchRoot(); err != nil {
-		upper.Close()
-		return fail("Root", err)
-	}
-	return &root{upper: upper}, nil
+	// upper is the writable layer's file system, whose path is gone; nil if the
+	// root is no overlay.
+	upper *os.File
 }
 
 // switchRoot makes newDir the root of this process and all its children.
@@ -120,12 +80,14 @@ func makeDir(path string) error {
 	return os.Mkdir(path, 0o755)
 }
 
-// seal makes the writable layer read-only, which ends its journal. All data is
+// seal makes what is written to read-only, which ends its journal. All data is
 // on the disk before, so it may fail.
 func (r *root) seal() {
 	unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
-	path := "/proc/self/fd/" + strconv.Itoa(int(r.upper.Fd()))
-	unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	if r.upper != nil {
+		path := "/proc/self/fd/" + strconv.Itoa(int(r.upper.Fd()))
+		unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	}
 	unix.Sync()
 }
 

@@ -23,6 +23,8 @@ type Defaults struct {
 	Workdir string
 	User    string
 	Rlimits []proto.Rlimit
+	// PathFirst, if not empty, is a directory in front of every PATH.
+	PathFirst string
 }
 
 // Server runs operations for the host. It is the only part of its process that

@@ -44,19 +44,35 @@ func (m *Disk) fields(c *codec) {
 	c.str(3, &m.FSType)
 }
 
-// Root is the guest's root: an overlay of a writable layer on a read-only one.
+// Root is the guest's root: an overlay of a writable layer on read-only ones,
+// or one file system that is written to itself.
 type Root struct {
+	// Base is the lowest layer. A virtio-fs share has its tag as Device and
+	// "virtiofs" as FSType.
 	Base Disk
 	// Upper is the disk of the writable layer. When it is zero the layer lives
 	// in memory, in a tmpfs of UpperSize bytes (0: half of the memory).
 	Upper     Disk
 	UpperSize uint64
+	// Layers are read-only layers between Base and the writable one, the
+	// lowest first.
+	Layers []Disk
+	// Direct says that Base is the whole root and is mounted for writing. If
+	// its FSType is empty, those that the kernel knows are tried, on the disk
+	// and on its partitions.
+	Direct bool
+}
+
+func (m *Root) zero() bool {
+	return m.Base == (Disk{}) && m.Upper == (Disk{}) && m.UpperSize == 0 && len(m.Layers) == 0 && !m.Direct
 }
 
 func (m *Root) fields(c *codec) {
 	one(c, 1, &m.Base, (*Disk).fields)
 	one(c, 2, &m.Upper, (*Disk).fields)
 	number(c, 3, &m.UpperSize)
+	many(c, 4, &m.Layers, (*Disk).fields)
+	c.flag(5, &m.Direct)
 }
 
 // MountKind says what a Mount mounts.
@@ -103,6 +119,17 @@ func (m *Rlimit) fields(c *codec) {
 	number(c, 3, &m.Hard)
 }
 
+// Script is an executable of the sandbox's own.
+type Script struct {
+	Name    string // a file name
+	Content string
+}
+
+func (m *Script) fields(c *codec) {
+	c.str(1, &m.Name)
+	c.str(2, &m.Content)
+}
+
 // Setup tells the agent everything that makes this guest a particular
 // sandbox. It comes once.
 type Setup struct {
@@ -121,6 +148,10 @@ type Setup struct {
 	// Time is the host's clock in nanoseconds since 1970. The guest's clock is
 	// set only when it is far off.
 	Time int64
+	// Scripts are executables that every command finds first on its PATH.
+	Scripts []Script
+	// MakeWorkdir has Workdir made when it is missing.
+	MakeWorkdir bool
 }
 
 // Type implements Message.
@@ -128,13 +159,17 @@ func (*Setup) Type() Type { return TypeSetup }
 
 func (m *Setup) fields(c *codec) {
 	c.str(1, &m.Hostname)
-	one(c, 2, &m.Root, (*Root).fields)
+	if c.field(2, !m.Root.zero()) {
+		c.group(m.Root.fields)
+	}
 	many(c, 3, &m.Mounts, (*Mount).fields)
 	c.strs(4, &m.Env)
 	c.str(5, &m.Workdir)
 	c.str(6, &m.User)
 	many(c, 7, &m.Rlimits, (*Rlimit).fields)
 	number(c, 8, &m.Time)
+	many(c, 9, &m.Scripts, (*Script).fields)
+	c.flag(10, &m.MakeWorkdir)
 }
 
 // SetupDone answers Setup: operations are taken from now on. The stamps are
@@ -167,6 +202,7 @@ const (
 	SetupWorkdir  SetupErrorKind = 6 // not there, or not a directory
 	SetupUser     SetupErrorKind = 7 // does not resolve
 	SetupRlimit   SetupErrorKind = 8
+	SetupScript   SetupErrorKind = 9
 )
 
 // SetupError answers a Setup that failed. The guest is of no further use.

@@ -22,6 +22,11 @@ func FuzzReader(f *testing.F) {
 	f.Add(frame)
 	frame, _ = AppendFrame(frame, &Setup{
 		Hostname: "h", Root: Root{Base: Disk{Serial: "base", FSType: "erofs"}}, Mounts: []Mount{{Kind: MountTmpfs, Target: "/t"}}, Time: -1,
+		Scripts: []Script{{Name: "n", Content: "#!/bin/sh\n"}}, MakeWorkdir: true,
+	})
+	f.Add(frame)
+	frame, _ = AppendFrame(nil, &Setup{
+		Root: Root{Base: Disk{Device: "tag", FSType: "virtiofs"}, Layers: []Disk{{Serial: "l"}, {}}, Direct: true},
 	})
 	f.Add(frame)
 	f.Fuzz(func(t *testing.T, in []byte) {
