@@ -26,9 +26,10 @@ tarball_sha256=4d415b3d364834fd818270e88813e90323bbfce4f519a0e6bd4940ddcd7df693
 release=6.1.192-hutch
 
 here=$(cd "$(dirname "$0")" && pwd)
+cd "$here" # the patterns in inputs
 tree=${HUTCH_KERNEL_TREE:-$(dirname "$here")/.cache/kernel}
 jobs=${HUTCH_KERNEL_JOBS:-$(nproc)}
-inputs=(build.sh config/hutch.fragment)
+inputs=(build.sh config/hutch.fragment patches/*.patch)
 outputs=(config/vmlinux.config vmlinux.zst image.gen.go COPYING SOURCE)
 
 die() { echo "build.sh: $*" >&2; exit 1; }
@@ -45,7 +46,7 @@ toolchain() {
 }
 
 install_tools() {
-    local want=(gcc make flex bison bc libelf-dev zstd xz-utils perl libc6-dev libssl-dev) missing=() p
+    local want=(gcc make patch flex bison bc libelf-dev zstd xz-utils perl libc6-dev libssl-dev) missing=() p
     for p in "${want[@]}"; do
         dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
     done
@@ -57,7 +58,7 @@ install_tools() {
 
 # Downloads and unpacks the source package; it is never installed.
 fetch_source() {
-    local tar=$tree/deb/usr/src/$package.tar.xz
+    local tar=$tree/deb/usr/src/$package.tar.xz p
     mkdir -p "$tree"
     if ! echo "$tarball_sha256  $tar" | sha256sum --check --status 2>/dev/null; then
         if ! (cd "$tree" && apt-get -q -o APT::Sandbox::User=root download "$package=$version" >&2); then
@@ -69,11 +70,16 @@ fetch_source() {
         dpkg-deb -x "$tree/${package}_${version}_all.deb" "$tree/deb"
         echo "$tarball_sha256  $tar" | sha256sum --check --quiet >&2 || die "$package: wrong content"
     fi
-    if [[ ! -e $tree/src/.unpacked ]]; then
+    local patches
+    patches=$(cat "$here"/patches/*.patch | sha256sum)
+    if [[ $(cat "$tree/src/.unpacked" 2>/dev/null) != "$patches" ]]; then
         rm -rf "$tree/src"
         mkdir -p "$tree/src"
         tar -xJf "$tar" -C "$tree/src" --strip-components=1
-        touch "$tree/src/.unpacked"
+        for p in "$here"/patches/*.patch; do
+            patch -s -p1 -d "$tree/src" <"$p" || die "$p does not apply"
+        done
+        echo "$patches" >"$tree/src/.unpacked"
     fi
 }
 
@@ -120,6 +126,8 @@ build() {
     write_source >"$dest/SOURCE"
     cp "$here/build.sh" "$dest/"
     cp "$here/config/hutch.fragment" "$dest/config/"
+    mkdir -p "$dest/patches"
+    cp "$here"/patches/*.patch "$dest/patches/"
     chmod 644 "$dest/vmlinux.zst" "$dest/config/vmlinux.config" "$dest/COPYING"
     (cd "$dest" && write_sums >SHA256SUMS)
 }
@@ -172,11 +180,11 @@ vmlinux.zst is the Linux kernel, built by build.sh from
     packaged source tree     $package $version (usr/src/$package.tar.xz)
     SHA-256 of that tree     $tarball_sha256
     configuration            config/hutch.fragment, complete: config/vmlinux.config
-    changes to the source    none
+    changes to the source    patches/
 
 It is under the GNU General Public License, version 2, with the system call
 note; see COPYING. The corresponding source is the tree above together with
-the configuration and build.sh. On a Debian system whose package sources
+the patches, the configuration and build.sh. On a Debian system whose package sources
 offer it:
 
     apt-get source linux=$version          # upstream source and Debian's patches

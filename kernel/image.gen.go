@@ -5,13 +5,13 @@ package kernel
 const (
 	imageRelease = "6.1.192-hutch"
 	imageVersion = "linux-source-6.1 6.1.192-2"
-	imageDigest  = "29b6cb4e10cafec8c405bffe62450cb5d931837f2e092351d0e7b627c9b596d4"
+	imageDigest  = "ddb72be9a5c7478281b61bac9399b4347d6826dd7d536e5dd078977bf1001b83"
 
 	elfSize   = 20756368
-	elfDigest = "1237778ae7fcd77896e41df7f56c9e6abdc0910ce647e9295239ce1e2f83bb4e"
+	elfDigest = "d45d72f51f483bcea296aadaee8fcd411bc7872466ed7ef240025966b176f11d"
 
 	flatSize   = 16560128
-	flatDigest = "a7334a0e1e7cfbcdedd7193b1b5871036dac6acb67c2cfe651a2dcd3f148393b"
+	flatDigest = "c2667203f430a73d3b68a79ecf786f4788c6be78f4e22dd12e0e5465bc9ec2ef"
 
 	imageBase    = 0x1000000
 	imageMemSize = 0x1216000

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -36,7 +37,11 @@ func TestImageIsCurrent(t *testing.T) {
 			t.Errorf("%s changed since the kernel was built; run kernel/build.sh", name)
 		}
 	}
-	for _, name := range []string{"build.sh", "config/hutch.fragment", "config/vmlinux.config", "vmlinux.zst", "image.gen.go", "COPYING", "SOURCE"} {
+	want, err := filepath.Glob("patches/*.patch")
+	if err != nil || len(want) == 0 {
+		t.Fatal("no patches", err)
+	}
+	for _, name := range append(want, "build.sh", "config/hutch.fragment", "config/vmlinux.config", "vmlinux.zst", "image.gen.go", "COPYING", "SOURCE") {
 		if !slices.Contains(names, name) {
 			t.Errorf("SHA256SUMS does not cover %s", name)
 		}
