@@ -136,6 +136,7 @@ func Main(args []string, build string) error {
 	if err := mountAPI(); err != nil {
 		return err
 	}
+	relaxMonitor()
 	loopbackUp()
 	stamps.Mounted = now()
 	conn, err := dialHost(proto.PortControl)

@@ -189,7 +189,7 @@ func (s *Server) launch(c *command, std streams) (*child, error) {
 			Credential: &syscall.Credential{Uid: c.id.uid, Gid: c.id.gid, Groups: c.id.groups},
 		},
 	}
-	kid, err := s.reaper.fork(func() (int, error) { return syscall.ForkExec(exe, c.argv, attr) })
+	kid, err := s.reaper.fork(func() (int, error) { return forkExec(exe, c.argv, attr) })
 	runtime.KeepAlive(std)
 	if err != nil {
 		return nil, startError(proto.StageExec, c.argv[0], err)

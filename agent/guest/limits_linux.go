@@ -86,7 +86,7 @@ func (s *Server) launchLimited(exe string, c *command, std streams) (*child, err
 		Files: []uintptr{std[0].Fd(), std[1].Fd(), std[2].Fd(), theirs.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: c.tty},
 	}
-	kid, err := s.reaper.fork(func() (int, error) { return syscall.ForkExec("/proc/self/exe", argv, attr) })
+	kid, err := s.reaper.fork(func() (int, error) { return forkExec("/proc/self/exe", argv, attr) })
 	theirs.Close()
 	if err != nil {
 		return nil, startError(proto.StageRlimit, "limiter", err)

@@ -51,9 +51,10 @@ const Version = 1
 const (
 	// FrameHeaderSize is the size of a frame's length and type.
 	FrameHeaderSize = 5
-	// MaxData bounds the payload of a data frame. Together with the header it
-	// makes 64 KiB, which is what one vsock packet carries.
-	MaxData = 64<<10 - FrameHeaderSize
+	// MaxData bounds the payload of a data frame. With all headers, those of the
+	// guest's socket buffer included, it fits in 64 KiB: a byte more and the
+	// guest's kernel takes twice the memory for each packet.
+	MaxData = 60 << 10
 	// MaxMessage bounds the payload of any other frame. It leaves room for the
 	// largest argument list and environment that Linux takes (6 MiB, three
 	// quarters of the largest stack limit that it counts).

@@ -39,8 +39,11 @@ type Config struct {
 	// CloseTimeout is how long a closed connection waits in the background for
 	// the guest's answer before it is reset.
 	CloseTimeout time.Duration
-	// QueueSize is the largest size of each ring (default 256).
+	// QueueSize is the largest size of the transmit and the event ring (default 256).
 	QueueSize uint16
+	// RXQueueSize is the largest size of the receive ring (default 32). The
+	// guest's driver keeps it full of buffers, of 32 KiB each in the embedded kernel.
+	RXQueueSize uint16
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -71,11 +74,17 @@ func (c Config) withDefaults() (Config, error) {
 	if c.CloseTimeout == 0 {
 		c.CloseTimeout = DefaultCloseTimeout
 	}
-	if c.QueueSize == 0 {
-		c.QueueSize = 256
-	}
-	if c.QueueSize&(c.QueueSize-1) != 0 || c.QueueSize > 1<<15 {
-		return c, fmt.Errorf("vsock: config: QueueSize %d: want a power of two up to 32768", c.QueueSize)
+	for _, f := range []struct {
+		name string
+		v    *uint16
+		def  uint16
+	}{{"QueueSize", &c.QueueSize, 256}, {"RXQueueSize", &c.RXQueueSize, 32}} {
+		if *f.v == 0 {
+			*f.v = f.def
+		}
+		if *f.v&(*f.v-1) != 0 || *f.v > 1<<15 {
+			return c, fmt.Errorf("vsock: config: %s %d: want a power of two up to 32768", f.name, *f.v)
+		}
 	}
 	return c, nil
 }

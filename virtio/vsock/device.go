@@ -57,6 +57,9 @@ type Device struct {
 	// Owned by the transmit queue's goroutine.
 	tx      *virtio.Session
 	txChain virtq.Chain
+	// Completions that the guest has not been told of.
+	txQuiet      int
+	txQuietBytes uint64
 
 	event eventState
 
@@ -95,7 +98,7 @@ func (d *Device) Features() uint64 { return featureStream }
 
 // QueueSizes returns the sizes of the receive, transmit and event queue.
 func (d *Device) QueueSizes() []uint16 {
-	return []uint16{d.cfg.QueueSize, d.cfg.QueueSize, d.cfg.QueueSize}
+	return []uint16{d.cfg.RXQueueSize, d.cfg.QueueSize, d.cfg.QueueSize}
 }
 
 // Activate starts a session with the guest's driver.
@@ -179,7 +182,7 @@ func (d *Device) Reset() {
 	o.q, o.sess = nil, nil
 	o.chain = virtq.Chain{} // holds slices of guest memory
 	o.resetR, o.resetN, o.stalled, o.paused = 0, 0, false, false
-	d.txChain = virtq.Chain{}
+	d.txChain, d.txQuiet, d.txQuietBytes = virtq.Chain{}, 0, 0
 }
 
 // Close ends every connection and listener with net.ErrClosed and refuses new

@@ -27,6 +27,7 @@ func TestConfig(t *testing.T) {
 		{GuestCID: 3, MaxConns: -1},
 		{GuestCID: 3, RecvBuffer: -1},
 		{GuestCID: 3, QueueSize: 100},
+		{GuestCID: 3, RXQueueSize: 100},
 		{GuestCID: 3, CloseTimeout: -1},
 	} {
 		if _, err := New(c); err == nil {
@@ -182,7 +183,7 @@ func TestQuiesce(t *testing.T) {
 }
 
 func TestDialWaitsForDriver(t *testing.T) {
-	dev, err := New(Config{GuestCID: testCID})
+	dev, err := New(Config{GuestCID: testCID, RXQueueSize: 256})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,7 +347,7 @@ func TestSaveRestore(t *testing.T) {
 	if err := json.Unmarshal(b, &st); err != nil {
 		t.Fatal(err)
 	}
-	dev, err := New(Config{GuestCID: testCID})
+	dev, err := New(Config{GuestCID: testCID, RXQueueSize: 256})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -405,7 +406,7 @@ func TestSaveRestore(t *testing.T) {
 
 // The timer that waits for the driver to handle the event gives up.
 func TestRestoreWithoutEventBuffers(t *testing.T) {
-	dev, err := New(Config{GuestCID: testCID})
+	dev, err := New(Config{GuestCID: testCID, RXQueueSize: 256})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,6 +25,9 @@ type guest struct {
 func newGuest(t testing.TB, cfg Config, rxBufs int) *guest {
 	t.Helper()
 	cfg.GuestCID = testCID
+	if cfg.RXQueueSize == 0 {
+		cfg.RXQueueSize = 256
+	}
 	dev, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
