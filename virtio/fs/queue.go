@@ -1,0 +1,145 @@
+package fs
+
+import (
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hutchvm/hutch/virtio"
+	"github.com/hutchvm/hutch/virtio/virtq"
+)
+
+const (
+	// notifyEvery: of a run of requests served at once, so many share an interrupt.
+	notifyEvery = 16
+	// serveBudget bounds one HandleQueue call, so that a guest that never
+	// stops cannot hold up a pause.
+	serveBudget = 1024
+)
+
+// queue is one of the device's queues. mu guards the ring and what is below it;
+// workers take it to complete a request.
+type queue struct {
+	d    *Device
+	sess *virtio.Session
+	idx  int
+	dead atomic.Bool // the session ends: touch nothing more
+
+	mu       sync.Mutex
+	idle     sync.Cond // inFlight became 0
+	q        *virtq.Queue
+	free     *request
+	inFlight int // handed to workers
+}
+
+func newQueue(d *Device, s *virtio.Session, idx int) *queue {
+	q := &queue{d: d, sess: s, idx: idx, q: s.Queues[idx]}
+	q.idle.L = &q.mu
+	return q
+}
+
+// get returns an unused request. There are never more than the ring has entries.
+func (q *queue) get() *request {
+	r := q.free
+	if r == nil {
+		return &request{q: q}
+	}
+	q.free, r.next = r.next, nil
+	return r
+}
+
+func (q *queue) put(r *request) { r.next, q.free = q.free, r }
+
+// serve takes what the driver made available.
+func (q *queue) serve() error {
+	var done *request
+	for n := 0; ; n++ {
+		r, err := q.step(done, n)
+		if r == nil {
+			return err
+		}
+		r.parse()
+		if done = r; !r.tryNow() {
+			q.handOver(r)
+			done = nil
+		}
+	}
+}
+
+// step gives done back to the driver, if there is one, and takes the next
+// request. It returns nil when serve has to end.
+func (q *queue) step(done *request, n int) (*request, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if n == 0 {
+		q.q.DisableNotify()
+	}
+	if done != nil {
+		q.d.stats.inline.Add(1)
+		q.q.Push(done.chain.Head, done.written)
+		q.put(done)
+		if n%notifyEvery == 0 {
+			q.sess.Notify(q.idx)
+		}
+	}
+	if n >= serveBudget {
+		q.sess.Notify(q.idx)
+		q.sess.Wake(q.idx)
+		return nil, nil
+	}
+	r := q.get()
+	for {
+		ok, err := q.q.Next(&r.chain)
+		if ok {
+			q.d.stats.requests.Add(1)
+			return r, nil
+		}
+		q.sess.Notify(q.idx)
+		if err != nil || !q.q.EnableNotify() {
+			q.put(r)
+			return nil, err
+		}
+		q.q.DisableNotify()
+	}
+}
+
+// handOver gives the request to a worker.
+func (q *queue) handOver(r *request) {
+	q.mu.Lock()
+	q.inFlight++
+	q.mu.Unlock()
+	q.d.work <- r
+}
+
+// complete ends a request that a worker ran.
+func (q *queue) complete(r *request) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.dead.Load() {
+		q.q.Push(r.chain.Head, r.written)
+		q.sess.Notify(q.idx)
+	}
+	q.put(r)
+	if q.inFlight--; q.inFlight == 0 {
+		q.idle.Broadcast()
+	}
+}
+
+func (q *queue) drain() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.inFlight > 0 {
+		q.idle.Wait()
+	}
+}
+
+// serveRequests is a worker.
+func serveRequests(work <-chan *request) {
+	debug.SetPanicOnFault(true)
+	for r := range work {
+		if !r.q.dead.Load() {
+			r.runGuarded()
+		}
+		r.q.complete(r)
+	}
+}
