@@ -44,14 +44,12 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // lockPart opens the file at path+".part", which it makes when it is missing,
 // and locks it exclusively. Its content is whatever an earlier owner left. done
-// is true, and there is no file, when path itself exists: then somebody else
-// has finished the work.
-func lockPart(ctx context.Context, path string) (f *os.File, done bool, err error) {
-	for {
-		if _, err := os.Stat(path); err == nil {
-			return nil, true, nil
-		}
-		f, err := os.OpenFile(path+partSuffix, os.O_RDWR|os.O_CREATE, 0o600)
+// is true, and there is no file, when complete says that path itself is there:
+// then somebody else has done the work.
+func lockPart(ctx context.Context, path string, complete func() bool) (f *os.File, done bool, err error) {
+	part := path + partSuffix
+	for !complete() {
+		f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return nil, false, err
 		}
@@ -59,17 +57,17 @@ func lockPart(ctx context.Context, path string) (f *os.File, done bool, err erro
 			f.Close()
 			return nil, false, err
 		}
-		// While we waited the owner may have renamed or removed it.
-		if isAt(f, path+partSuffix) {
-			if _, err := os.Stat(path); err == nil {
-				os.Remove(path + partSuffix)
-				f.Close()
-				return nil, true, nil
+		// While we waited its owner may have renamed or removed it.
+		if isAt(f, part) {
+			if complete() { // finished before we made the file anew
+				err = os.Remove(part)
+				return nil, true, errors.Join(err, f.Close())
 			}
 			return f, false, nil
 		}
 		f.Close()
 	}
+	return nil, true, nil
 }
 
 // isAt tells whether path still names the file that is open as f.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -26,12 +27,14 @@ const (
 	partSuffix   = ".part"
 	rootSuffix   = ".erofs"
 	jsonSuffix   = ".json"
+	tempPrefix   = ".new-"
 )
 
 // Store is a directory of images. It holds nothing open, so it needs no Close.
 type Store struct {
 	dir     string
 	backoff func(attempt int) time.Duration // before retrying a transfer
+	convert func(ctx context.Context, layers []*stream, out *os.File) error
 }
 
 // Open opens the store below home, making its directories when they are missing.
@@ -40,6 +43,7 @@ func Open(home string) (*Store, error) {
 		return nil, opError("open", "", fail(ErrInvalidOptions, "no home directory"))
 	}
 	s := &Store{dir: filepath.Join(home, storeDir), backoff: defaultBackoff}
+	s.convert = s.convertLayers
 	for _, d := range []string{refsDir, manifestsDir, blobsDir, rootsDir} {
 		if err := os.MkdirAll(s.path(d), 0o700); err != nil {
 			return nil, opError("open", "", err)
@@ -81,16 +85,30 @@ type imageRecord struct {
 	Root  root  `json:"root"`
 }
 
-// root names a converted root file system and tells whether the file is still
-// the one that was converted: whoever writes to it later changes its time.
+// root names a converted root file system. Its file's modification time is
+// computed from the key, as in package cachefile: whoever writes to the file
+// later changes that time, so one fstat tells whether it is still good.
 type root struct {
-	Key      string    `json:"key"`
-	Size     int64     `json:"size"`
-	Modified time.Time `json:"modified"`
+	Key  string `json:"key"`
+	Size int64  `json:"size"`
 }
 
 func (r root) matches(st fs.FileInfo) bool {
-	return st.Mode().IsRegular() && st.Size() == r.Size && st.ModTime().Equal(r.Modified)
+	return sealed(r.Key, st) && st.Size() == r.Size
+}
+
+func sealed(key string, st fs.FileInfo) bool {
+	return st.Mode().IsRegular() && st.ModTime().Equal(seal(key))
+}
+
+// seal is an even second between 1980 and 2014, long before any real write.
+func seal(key string) time.Time {
+	const start = 315532800 // 1980-01-01
+	b, err := hex.DecodeString(key)
+	if err != nil || len(b) < 4 {
+		return time.Time{}
+	}
+	return time.Unix(start+int64(binary.LittleEndian.Uint32(b)%(1<<29))*2, 0)
 }
 
 // writeJSON replaces the file at path atomically. Two writers do not meet in
@@ -100,7 +118,7 @@ func writeJSON(path string, v any) (err error) {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*")
 	if err != nil {
 		return err
 	}
