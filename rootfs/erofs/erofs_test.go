@@ -1,4 +1,4 @@
-package erofs
+package erofs_test
 
 import (
 	"bytes"
@@ -15,6 +15,9 @@ import (
 	goerofs "github.com/erofs/go-erofs"
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	. "github.com/hutchvm/hutch/rootfs/erofs"
+	"github.com/hutchvm/hutch/rootfs/erofs/erofstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -66,59 +69,7 @@ func reg(mode uint16) Attr { return Attr{Mode: ModeRegular | mode} }
 // describe reads an image into path → description.
 func describe(t testing.TB, im *Image) map[string]string {
 	t.Helper()
-	all := map[string]string{}
-	numbers := map[uint64]string{}
-	var walk func(path string, f *File)
-	walk = func(path string, f *File) {
-		x, err := f.Xattrs()
-		if err != nil {
-			t.Fatalf("%s: %v", path, err)
-		}
-		s := fmt.Sprintf("%06o %d:%d %d.%d links=%d", f.Mode, f.UID, f.GID, f.Seconds, f.Nanos, f.Links)
-		for _, a := range x {
-			s += fmt.Sprintf(" %s=%x", a.Name, a.Value)
-		}
-		if first, ok := numbers[f.Number()]; ok {
-			s += " same as " + first
-		}
-		numbers[f.Number()] = path
-		switch f.Mode & ModeType {
-		case ModeRegular:
-			b, err := io.ReadAll(f.Content())
-			if err != nil {
-				t.Fatalf("%s: %v", path, err)
-			}
-			s += fmt.Sprintf(" %d bytes", f.Size)
-			if len(b) <= 32 {
-				s += fmt.Sprintf(" %q", b)
-			}
-		case ModeSymlink:
-			target, err := f.Target()
-			if err != nil {
-				t.Fatalf("%s: %v", path, err)
-			}
-			s += " -> " + target
-		case ModeChar, ModeBlock:
-			major, minor := Numbers(f.Device)
-			s += fmt.Sprintf(" %d,%d", major, minor)
-		}
-		all[path] = s
-		if f.IsDir() {
-			var kids []Entry
-			check(t, f.Entries(func(e Entry) bool { kids = append(kids, e); return true }))
-			for _, e := range kids {
-				child, err := im.File(e.Number)
-				if err != nil {
-					t.Fatalf("%s/%s: %v", path, e.Name, err)
-				}
-				walk(strings.TrimPrefix(path+"/"+e.Name, "./"), child)
-			}
-		}
-	}
-	root, err := im.File(im.Root())
-	check(t, err)
-	walk(".", root)
-	return all
+	return must(erofstest.Describe(im))(t)
 }
 
 func open(t testing.TB, f *os.File) *Image {
@@ -170,20 +121,20 @@ func TestSample(t *testing.T) {
 	}
 	caps := " security.capability=0100000200200000000000000000000000000000"
 	want := map[string]string{
-		".":            "040711 0:0 7.0 links=5 system.posix_acl_default=02000000 trusted.overlay.opaque=79",
-		"etc":          "040755 0:0 1700000000.5 links=2",
-		"etc/hostname": `100644 0:0 0.0 links=1 5 bytes "hutch"`,
-		"etc/ping":     `104755 0:0 0.0 links=2` + caps + ` user.x=31 4 bytes "ping"`,
-		"ping":         `104755 0:0 0.0 links=2` + caps + ` user.x=31 same as etc/ping 4 bytes "ping"`,
-		"arping":       `100755 0:0 0.0 links=1` + caps + ` 0 bytes ""`,
-		"sym":          "120777 0:0 0.0 links=1 -> etc/hostname",
-		"longsym":      "120777 0:0 0.0 links=1 -> " + strings.Repeat("x/", 2047),
-		"null":         "020666 0:0 0.0 links=1 1,3",
-		"blk":          "060600 1048576:4294967294 0.0 links=1 4095,1048575",
-		"fifo":         "010600 0:0 -5.0 links=1",
-		"sock":         "140600 0:0 0.0 links=1",
-		"\xff\x01 \n!": `100600 0:0 0.0 links=1 1 bytes "!"`,
-		"-":            "041777 0:0 0.0 links=2",
+		".":                      "040711 0:0 7.0 links=5 system.posix_acl_default=02000000 trusted.overlay.opaque=79",
+		"etc":                    "040755 0:0 1700000000.5 links=2",
+		"etc/hostname":           `100644 0:0 0.0 links=1 "hutch"`,
+		"etc/ping":               `104755 0:0 0.0 links=2` + caps + ` user.x=31 "ping"`,
+		"ping":                   `104755 0:0 0.0 links=2` + caps + ` user.x=31 "ping" same as etc/ping`,
+		"arping":                 `100755 0:0 0.0 links=1` + caps + ` ""`,
+		"sym":                    "120777 0:0 0.0 links=1 -> etc/hostname",
+		"longsym":                "120777 0:0 0.0 links=1 -> " + strings.Repeat("x/", 2047),
+		"null":                   "020666 0:0 0.0 links=1 1,3",
+		"blk":                    "060600 1048576:4294967294 0.0 links=1 4095,1048575",
+		"fifo":                   "010600 0:0 -5.0 links=1",
+		"sock":                   "140600 0:0 0.0 links=1",
+		"\xff\x01 \n!":           `100600 0:0 0.0 links=1 "!"`,
+		"-":                      "041777 0:0 0.0 links=2",
 		strings.Repeat("n", 255): "040000 0:0 0.0 links=2",
 	}
 	if d := cmp.Diff(want, describe(t, open(t, f))); d != "" {

@@ -74,7 +74,7 @@ type Options struct {
 
 // Stats is what a conversion found and made.
 type Stats struct {
-	Entries       int   // entries read, of all layers
+	Entries       int   // of all layers, and directories that have none of their own
 	Inodes        int   // in the image
 	TarBytes      int64 // uncompressed bytes of all layers
 	ImageBytes    int64 // size of the image, a multiple of 4096
