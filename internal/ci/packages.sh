@@ -6,6 +6,9 @@ set -euo pipefail
 packages=(
 	e2fsprogs  # e2fsck, debugfs, resize2fs: the checkers of rootfs/ext4
 	qemu-utils # qemu-img: the peer of rootfs/diskimage
+	erofs-utils # fsck.erofs: the checker of rootfs/erofs
+	umoci skopeo # the peers of rootfs/layer and rootfs/oci
+	libcap2-bin # setcap: a capability for an image
 	fio        # disk benchmarks in a guest
 )
 
