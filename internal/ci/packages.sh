@@ -7,7 +7,8 @@ packages=(
 	e2fsprogs  # e2fsck, debugfs, resize2fs: the checkers of rootfs/ext4
 	qemu-utils # qemu-img: the peer of rootfs/diskimage
 	erofs-utils # fsck.erofs: the checker of rootfs/erofs
-	umoci skopeo # the peers of rootfs/layer and rootfs/oci
+	umoci  # the peer of rootfs/layer
+	skopeo # the peer of rootfs/oci
 	libcap2-bin # setcap: a capability for an image
 	fio        # disk benchmarks in a guest
 )
