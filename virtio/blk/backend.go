@@ -52,9 +52,9 @@ type Nowaiter interface {
 // readOnlyer is a Backend that knows that it cannot be written.
 type readOnlyer interface{ ReadOnly() bool }
 
-// serialWriter is a Backend whose writes exclude each other: handing it several
+// serialWriter is a Backend that says that its writes exclude each other: handing it several
 // at once only makes threads wait for a lock.
-type serialWriter interface{ serialWrites() bool }
+type serialWriter interface{ SerialWrites() bool }
 
 // Memory is a disk in memory. The zero value is an empty one.
 type Memory struct{ b []byte }

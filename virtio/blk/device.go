@@ -132,7 +132,7 @@ func (d *Device) Activate(s *virtio.Session) error {
 		d.startWorker(d.work)
 	}
 	d.writes = d.work
-	if w, ok := d.cfg.Backend.(serialWriter); ok && w.serialWrites() && !d.cfg.ReadOnly {
+	if w, ok := d.cfg.Backend.(serialWriter); ok && w.SerialWrites() && !d.cfg.ReadOnly {
 		d.writes = make(chan *request, total)
 		d.startWorker(d.writes)
 	}

@@ -63,8 +63,8 @@ func (b *File) Size() int64 {
 // ReadOnly reports whether f was opened for reading only.
 func (b *File) ReadOnly() bool { return b.readOnly }
 
-// serialWrites is true: the kernel holds the inode's lock over a buffered write.
-func (b *File) serialWrites() bool { return true }
+// SerialWrites is true: the kernel holds the inode's lock over a buffered write.
+func (b *File) SerialWrites() bool { return true }
 
 // ReadAtv reads with preadv.
 func (b *File) ReadAtv(bufs [][]byte, off int64) error {

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package diskimage
+
+import (
+	"errors"
+	"os"
+)
+
+func lock(*os.File, bool) error { return errors.ErrUnsupported }
