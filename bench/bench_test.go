@@ -23,7 +23,7 @@ var serial atomic.Int64
 
 func tryCreate(home string) (*sandbox.Sandbox, error) {
 	name := fmt.Sprintf("bench-%d", serial.Add(1))
-	return sandbox.Create(context.Background(), name, sandbox.WithHome(home), sandbox.WithMemory(memory))
+	return sandbox.Create(context.Background(), name, sandbox.WithEphemeral(), sandbox.WithHome(home), sandbox.WithMemory(memory))
 }
 
 func create(b *testing.B, home string) *sandbox.Sandbox {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hutchvm/hutch/boot"
 	"github.com/hutchvm/hutch/vmm"
@@ -18,6 +19,11 @@ const (
 	defaultCPUs   = 1
 	defaultMemory = 512 << 20
 	defaultShell  = "/bin/sh"
+	// defaultUpperSize is that of the writable disk, which is sparse.
+	defaultUpperSize = 4 << 30
+	// minUpperSize is enough for a file system with a journal and some files.
+	minUpperSize = 16 << 20
+	maxUpperSize = 16 << 40
 
 	maxNameLen     = 128
 	maxHostnameLen = 64 // HOST_NAME_MAX of Linux
@@ -26,30 +32,44 @@ const (
 	mib = 1 << 20
 )
 
-// config is what the options say, with defaults filled in by resolve.
+// config is what the options say, with defaults filled in by resolve. It is
+// saved in the sandbox's record, from which Start boots it again: a field that
+// must not be saved, or means something to one process only, is marked "-".
 type config struct {
-	Name        string
-	CPUs        int
-	Memory      uint64
-	Env         map[string]string
-	Workdir     string
-	User        string
-	Hostname    string
-	Shell       string
-	Rlimits     map[Resource]Rlimit
-	Labels      map[string]string
-	MaxDuration time.Duration
-	Ephemeral   bool
-	Logger      *slog.Logger
-	Home        string
-	Kernel      string
-	Initramfs   string
-	KVMDevice   string
+	Name        string              `json:"-"` // the record's
+	CPUs        int                 `json:"cpus"`
+	Memory      uint64              `json:"memory_bytes"`
+	UpperSize   uint64              `json:"upper_bytes,omitempty"`
+	Env         variables           `json:"env,omitempty"`
+	Workdir     string              `json:"workdir,omitempty"`
+	User        string              `json:"user,omitempty"`
+	Hostname    string              `json:"hostname"`
+	Shell       string              `json:"shell"`
+	Rlimits     map[Resource]Rlimit `json:"rlimits,omitempty"`
+	Labels      map[string]string   `json:"labels,omitempty"`
+	MaxDuration time.Duration       `json:"max_duration_ns,omitempty"`
+	Ephemeral   bool                `json:"ephemeral,omitempty"`
+	Logger      *slog.Logger        `json:"-"`
+	Home        string              `json:"-"` // where the record is
+	Kernel      string              `json:"kernel,omitempty"`
+	Initramfs   string              `json:"initramfs,omitempty"`
+	KVMDevice   string              `json:"kvm_device,omitempty"`
+
+	Replace        bool          `json:"-"`
+	ReplaceTimeout time.Duration `json:"-"`
 }
 
 // resolve applies opts to the defaults and checks the result, without side effects.
 func resolve(name string, opts []Option) (*config, error) {
-	c := &config{Name: name, CPUs: defaultCPUs, Memory: defaultMemory, Shell: defaultShell, Hostname: hostnameFor(name)}
+	c := &config{
+		Name: name, CPUs: defaultCPUs, Memory: defaultMemory, Shell: defaultShell,
+		Hostname: hostnameFor(name), ReplaceTimeout: stopTimeout,
+	}
+	return c, c.apply(opts)
+}
+
+// apply applies opts to c and checks the result.
+func (c *config) apply(opts []Option) error {
 	for _, o := range opts {
 		if o != nil {
 			o(c)
@@ -58,10 +78,10 @@ func resolve(name string, opts []Option) (*config, error) {
 	c.Memory = (c.Memory + mib - 1) &^ (mib - 1)
 	for _, check := range []func() error{c.checkName, c.checkSize, c.checkGuest, c.checkLimits, c.checkPaths} {
 		if err := check(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return c, nil
+	return nil
 }
 
 func (c *config) checkName() error {
@@ -122,6 +142,12 @@ func (c *config) checkSize() error {
 	if host := hostMemory(); host > 0 && c.Memory > host {
 		return invalid("WithMemory", "%d bytes, this host has %d", c.Memory, host)
 	}
+	if c.UpperSize != 0 && (c.UpperSize < minUpperSize || c.UpperSize > maxUpperSize) {
+		return invalid("WithOCIUpperSize", "%d bytes, want %d to %d", c.UpperSize, uint64(minUpperSize), uint64(maxUpperSize))
+	}
+	if c.ReplaceTimeout < 0 {
+		return invalid("WithReplaceTimeout", "%v is negative", c.ReplaceTimeout)
+	}
 	if c.MaxDuration < 0 {
 		return invalid("WithMaxDuration", "%v is negative", c.MaxDuration)
 	}
@@ -132,18 +158,18 @@ func (c *config) checkGuest() error {
 	if err := checkEnv("WithEnv", c.Env); err != nil {
 		return err
 	}
-	if c.Workdir != "" && (!path.IsAbs(c.Workdir) || strings.IndexByte(c.Workdir, 0) >= 0) {
+	if c.Workdir != "" && (!path.IsAbs(c.Workdir) || !plainText(c.Workdir)) {
 		return invalid("WithWorkdir", "%q is not an absolute path", c.Workdir)
 	}
-	if !path.IsAbs(c.Shell) || strings.IndexByte(c.Shell, 0) >= 0 {
+	if !path.IsAbs(c.Shell) || !plainText(c.Shell) {
 		return invalid("WithShell", "%q is not an absolute path", c.Shell)
 	}
 	if err := checkUser("WithUser", c.User); err != nil {
 		return err
 	}
 	for k, v := range c.Labels {
-		if k == "" || strings.IndexByte(k+v, 0) >= 0 {
-			return invalid("WithLabels", "label %q is empty or holds a NUL byte", k)
+		if k == "" || !plainText(k+v) {
+			return invalid("WithLabels", "label %q is empty, or it or its value is no UTF-8 text without NUL bytes", k)
 		}
 		for _, p := range []string{"sandbox.", "hutch.", "service."} {
 			if strings.HasPrefix(k, p) {
@@ -154,12 +180,15 @@ func (c *config) checkGuest() error {
 	return nil
 }
 
+// plainText tells whether s can be saved as it is and be part of a path.
+func plainText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+
 // checkEnv never prints a value: it may be a secret.
 func checkEnv(option string, env map[string]string) error {
 	for k, v := range env {
 		switch {
-		case k == "" || strings.ContainsAny(k, "=\x00"):
-			return invalid(option, "variable name %q is empty or holds '=' or a NUL byte", k)
+		case k == "" || strings.Contains(k, "=") || !plainText(k):
+			return invalid(option, "variable name %q is empty, holds '=', or is no UTF-8 text without NUL bytes", k)
 		case strings.HasPrefix(k, "HUTCH_"):
 			return invalid(option, "%s: names that begin with HUTCH_ are reserved", k)
 		case strings.IndexByte(v, 0) >= 0:

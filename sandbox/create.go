@@ -5,70 +5,55 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"maps"
+	"os"
 	"time"
 
-	"github.com/hutchvm/hutch/agent/client"
-	"github.com/hutchvm/hutch/agent/proto"
-	"github.com/hutchvm/hutch/boot"
 	"github.com/hutchvm/hutch/internal/kvmprobe"
-	"github.com/hutchvm/hutch/vmm"
-)
-
-const (
-	// guestCID is the guest's vsock address; each machine has a bus of its
-	// own, so it is the same in all of them. 0 to 2 have other meanings.
-	guestCID = 3
-	// bootTimeout bounds the time from the start to a guest that is set up. It
-	// takes well under a second on hardware and minutes on a host that is
-	// swamped; this only ends a guest that hangs.
-	bootTimeout = 5 * time.Minute
-
-	// kernelCmdLine: reboot by the keyboard controller, which the machine
-	// tells from a triple fault; no probing of hardware that is not there; no
-	// tests at boot.
-	kernelCmdLine = "reboot=k panic=-1 quiet loglevel=1 console=hvc0 8250.nr_uarts=0 tsc=reliable no_timer_check" +
-		" random.trust_cpu=on cryptomgr.notests swiotlb=noforce"
-)
-
-// Agent and machine know nothing of each other, but must agree on the control port.
-var (
-	_ = [1]struct{}{}[vmm.ControlPort-proto.ControlIOPort]
-	_ = [1]struct{}{}[vmm.BootMark-proto.BootMark]
-	_ = [1]struct{}{}[vmm.PowerOffMark-proto.PowerOffMark]
 )
 
 // Create boots a sandbox and returns when it takes commands. The name is 1 to
 // 128 letters, digits, '.', '_' and '-', the first a letter or digit; of
-// several creates of one name exactly one succeeds, the others get
-// ErrAlreadyExists. Cancelling ctx before Create returned leaves nothing
-// behind; afterwards it has no effect.
+// several creates of one name, in any number of processes, exactly one
+// succeeds and the others get ErrAlreadyExists. Cancelling ctx before Create
+// returned leaves nothing behind; afterwards it has no effect. A process that
+// is killed in Create leaves what the next one removes.
+//
+// Unless it is ephemeral, the sandbox is kept when it ends: its record, which
+// holds all options, its environment included, in a file that only the owner
+// may read, and its writable disk. [Start] boots it again, [Remove] deletes it.
 func Create(ctx context.Context, name string, opts ...Option) (*Sandbox, error) {
 	begin := time.Now()
 	c, err := resolve(name, opts)
 	if err != nil {
 		return nil, newOpError("create", name, err)
 	}
-	s := &Sandbox{name: name, cfg: c, status: StatusRunning, console: &consoleLog{}, ended: make(chan struct{})}
-	s.idle.L = &s.mu
+	s := newSandbox(c)
 	if err := s.create(ctx, begin); err != nil {
 		return nil, newOpError("create", name, err)
 	}
 	return s, nil
 }
 
-func (s *Sandbox) create(ctx context.Context, begin time.Time) (err error) {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	c := s.cfg
+func newSandbox(c *config) *Sandbox {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if probe := kvmprobe.Probe(); !probe.Usable && c.KVMDevice == "" {
-		return noKVM(probe)
+	s := &Sandbox{name: c.Name, cfg: c, status: StatusRunning, console: &consoleLog{}, ended: make(chan struct{})}
+	s.idle.L = &s.mu
+	return s
+}
+
+func (s *Sandbox) create(ctx context.Context, begin time.Time) (err error) {
+	c := s.cfg
+	if err := c.possible(ctx); err != nil {
+		return err
 	}
-	if s.record, err = claim(c); err != nil {
+	s.info = &info{
+		Version: infoVersion, Name: c.Name, Status: StatusCreated, PID: os.Getpid(), Created: time.Now().UTC(),
+		Labels: maps.Clone(c.Labels), Config: c,
+	}
+	if s.record, err = claim(c.Home, s.info); err != nil {
 		return err
 	}
 	defer func() {
@@ -76,155 +61,18 @@ func (s *Sandbox) create(ctx context.Context, begin time.Time) (err error) {
 			err = errors.Join(err, s.record.remove())
 		}
 	}()
-	src, err := openSources(c)
-	if err != nil {
-		return err
-	}
-	defer src.close()
-	if s.devices, err = openDevices(c); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.devices.close())
-		}
-	}()
-	s.timings.Prepare = time.Since(begin)
-
-	control, err := s.devices.vsock.Listen(proto.PortControl)
-	if err != nil {
-		return err
-	}
-	defer control.Close()
-	if err := s.build(src); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.machine.Close())
-		}
-	}()
-	s.timings.Machine = time.Since(begin) - s.timings.Prepare
-
-	if err := s.boot(ctx, control); err != nil {
-		return err
-	}
-	s.timings.Total = time.Since(begin)
-	if c.MaxDuration > 0 {
-		s.expiry = time.AfterFunc(c.MaxDuration, func() { s.stop(context.Background(), expiryTimeout, expiryGrace) })
-	}
-	go s.watch()
-	return nil
+	return s.bringUp(ctx, begin)
 }
 
-// build makes the machine, which owns the devices from then on.
-func (s *Sandbox) build(src *sources) (err error) {
-	c := s.cfg
-	s.machine, err = vmm.New(vmm.Config{
-		CPUs:       c.CPUs,
-		Memory:     c.Memory,
-		Kernel:     src.kernel,
-		Initrd:     src.initramfs,
-		InitrdSize: src.size,
-		CmdLine:    kernelCmdLine,
-		Devices:    s.devices.take(),
-		Console:    vmm.Console{Out: s.console, Serial: s.console},
-		KVMPath:    c.KVMDevice,
-		Logger:     c.Logger.With("sandbox", s.name),
-	})
-	return c.explain(err)
-}
-
-// explain blames a machine that cannot be built on what is at fault.
-func (c *config) explain(err error) error {
-	var be *boot.OpError
-	switch {
-	case errors.Is(err, vmm.ErrKVM):
-		return fmt.Errorf("%w: %w", ErrNoKVM, err)
-	case c.Kernel != "" && errors.As(err, &be):
-		return fmt.Errorf("%w: WithKernel: %s: %w", ErrInvalidConfig, c.Kernel, err)
-	}
-	return err
-}
-
-// boot starts the machine, waits for the agent and sets the guest up.
-func (s *Sandbox) boot(ctx context.Context, control net.Listener) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the guest did not come up within %v", bootTimeout))
-	defer cancel()
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	started := time.Now()
-	if err := s.machine.Start(context.Background()); err != nil {
-		return err
-	}
-	// While the guest boots there is time for what killed processes left.
-	if err := sweep(s.cfg.Home); err != nil {
-		s.cfg.Logger.Warn("sweeping records", "error", err)
-	}
-	// A machine that ends before it is ready ends the wait for it.
-	ready := make(chan struct{})
-	defer close(ready)
-	go func() {
-		select {
-		case <-s.machine.Done():
-			stop(&CrashError{Reason: s.machine.Exit().String(), Console: s.console.String()})
-		case <-ready:
-		}
-	}()
-	agent, err := client.Accept(ctx, control, func(ctx context.Context) (net.Conn, error) { return s.devices.vsock.Dial(ctx, proto.PortExec) })
-	if err != nil {
-		return s.bootErr(ctx, err)
-	}
-	greeted := time.Now()
-	s.timings.Kernel = s.machine.BootTime()
-	s.timings.Agent = greeted.Sub(started) - s.timings.Kernel
-	if _, err := agent.Setup(ctx, s.setup()); err != nil {
-		agent.Close()
-		return s.bootErr(ctx, err)
-	}
-	s.timings.Setup = time.Since(greeted)
-	s.agent = agent
-	return nil
-}
-
-func (s *Sandbox) bootErr(ctx context.Context, err error) error {
-	var se *proto.SetupError
-	if errors.As(err, &se) {
-		return setupErr(se)
-	}
+// possible tells whether there is any sense in trying.
+func (c *config) possible(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return err
-}
-
-// setupErr names the option that the guest could not follow.
-func setupErr(se *proto.SetupError) error {
-	option := map[proto.SetupErrorKind]string{
-		proto.SetupHostname: "WithHostname",
-		proto.SetupWorkdir:  "WithWorkdir",
-		proto.SetupUser:     "WithUser",
-		proto.SetupRlimit:   "WithRlimits",
-	}[se.Kind]
-	if option == "" {
-		return se
+	if probe := kvmprobe.Probe(); !probe.Usable && c.KVMDevice == "" {
+		return noKVM(probe)
 	}
-	return invalid(option, "%s", se.Message)
-}
-
-// setup is what the agent is told.
-func (s *Sandbox) setup() *proto.Setup {
-	c := s.cfg
-	return &proto.Setup{
-		Hostname: c.Hostname,
-		Root:     s.devices.root,
-		Mounts:   s.devices.mounts,
-		Env:      envList(c.Env),
-		Workdir:  c.Workdir,
-		User:     c.User,
-		Rlimits:  rlimitList(c.Rlimits),
-		Time:     time.Now().UnixNano(),
-	}
+	return nil
 }
 
 // noKVM is the error for a host whose KVM is not usable.

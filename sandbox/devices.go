@@ -24,6 +24,7 @@ type devices struct {
 	root   proto.Root    // what the disks and shares of the root are for
 	mounts []proto.Mount // and the others
 	vsock  *vsock.Device
+	dir    string // of the sandbox's record
 
 	closers []func() error // in reverse order, once no device uses them
 	handed  bool           // list belongs to a machine
@@ -70,15 +71,15 @@ func (d *devices) close() error {
 	return errors.Join(errs...)
 }
 
-// openDevices makes the devices that c asks for.
-func openDevices(c *config) (_ *devices, err error) {
-	d := &devices{}
+// openDevices makes the devices that c asks for; dir is the sandbox's record.
+func openDevices(c *config, dir string) (_ *devices, err error) {
+	d := &devices{dir: dir}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	for _, add := range []func(*config) error{d.addRoot, d.addVsock, d.addRNG, d.addBalloon} {
+	for _, add := range []func(*config) error{d.addRoot, d.addUpper, d.addVsock, d.addRNG, d.addBalloon} {
 		if err := add(c); err != nil {
 			return nil, err
 		}

@@ -1,6 +1,6 @@
 // Package sandbox runs commands in Linux microVMs inside the calling process.
 //
-//	sb, err := sandbox.Create(ctx, "demo", sandbox.WithMemory(256<<20))
+//	sb, err := sandbox.Create(ctx, "demo", sandbox.WithEphemeral())
 //	if err != nil { … }
 //	defer sb.Close()
 //	out, err := sb.Exec(ctx, "uname", []string{"-a"})
@@ -18,9 +18,13 @@
 //
 // # Ownership
 //
-// A sandbox lives in the process that created it and ends with it, also when
+// A sandbox lives in the process that created or started it and ends with it, also when
 // that process is killed. Close ends it earlier; a sandbox that is never
 // closed keeps its memory and threads until the process ends.
+//
+// What stays is its record, with its configuration and its writable disk, under
+// its name: [Start] boots it again, in any process, until [Remove] deletes it.
+// An ephemeral one ([WithEphemeral]) leaves nothing.
 //
 // # Errors
 //

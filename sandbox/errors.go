@@ -9,10 +9,14 @@ import (
 var (
 	// ErrInvalidConfig means that an option cannot be used; the error names it.
 	ErrInvalidConfig = errors.New("invalid configuration")
-	// ErrAlreadyExists means that a sandbox of that name runs already.
+	// ErrNotFound means that there is no sandbox of that name.
+	ErrNotFound = errors.New("no such sandbox")
+	// ErrAlreadyExists means that there is a sandbox of that name already.
 	ErrAlreadyExists = errors.New("sandbox already exists")
 	// ErrNotRunning means that the sandbox has stopped, or is paused where it must run.
 	ErrNotRunning = errors.New("sandbox is not running")
+	// ErrStillRunning means that the sandbox runs, in this process or another, where it must not.
+	ErrStillRunning = errors.New("sandbox is still running")
 	// ErrExecTimeout means that a command was killed at the end of its time.
 	ErrExecTimeout = errors.New("command timed out")
 	// ErrOutputLimit means that a command was killed because it printed more

@@ -12,7 +12,7 @@ import (
 
 func Example() {
 	ctx := context.Background()
-	sb, err := sandbox.Create(ctx, "demo", sandbox.WithMemory(256<<20))
+	sb, err := sandbox.Create(ctx, "demo", sandbox.WithEphemeral(), sandbox.WithMemory(256<<20))
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -30,7 +30,7 @@ func Example() {
 
 func ExampleSandbox_Command() {
 	ctx := context.Background()
-	sb, err := sandbox.Create(ctx, "command")
+	sb, err := sandbox.Create(ctx, "command", sandbox.WithEphemeral())
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -51,7 +51,7 @@ func ExampleSandbox_Command() {
 
 func ExampleSandbox_ExecStream() {
 	ctx := context.Background()
-	sb, err := sandbox.Create(ctx, "stream")
+	sb, err := sandbox.Create(ctx, "stream", sandbox.WithEphemeral())
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -66,7 +66,7 @@ func TestNames(t *testing.T) {
 	won, lost := 0, 0
 	for range 5 {
 		wg.Go(func() {
-			sb, err := sandbox.Create(t.Context(), "race", sandbox.WithHome(home), sandbox.WithMemory(128<<20))
+			sb, err := sandbox.Create(t.Context(), "race", sandbox.WithEphemeral(), sandbox.WithHome(home), sandbox.WithMemory(128<<20))
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -93,8 +93,11 @@ func TestRecordOfAKilledProcessIsTakenOver(t *testing.T) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		for _, file := range []string{"lock", "sandbox.json", "leftover"} {
-			if err := os.WriteFile(filepath.Join(dir, file), nil, 0o600); err != nil {
+		for file, content := range map[string]string{
+			"lock": "", "leftover": "",
+			"sandbox.json": `{"version": 1, "status": "running", "started": "2020-02-02T02:02:02Z", "config": {"ephemeral": true}}`,
+		} {
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -272,7 +275,7 @@ func TestCancelCreateAtAnyMoment(t *testing.T) {
 	const steps = 12
 	for i := range steps {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), whole*time.Duration(i)/steps, errors.New("given up"))
-		sb, err := sandbox.Create(ctx, "cancelled", sandbox.WithHome(home), sandbox.WithMemory(128<<20))
+		sb, err := sandbox.Create(ctx, "cancelled", sandbox.WithEphemeral(), sandbox.WithHome(home), sandbox.WithMemory(128<<20))
 		if err == nil {
 			sb.Close() // it was quicker this time
 		} else if !strings.Contains(err.Error(), "given up") {
@@ -296,7 +299,7 @@ func TestManyAtOnce(t *testing.T) {
 	for i := range 20 {
 		wg.Go(func() {
 			name := fmt.Sprintf("many-%d", i)
-			sb, err := sandbox.Create(t.Context(), name, sandbox.WithHome(home), sandbox.WithMemory(128<<20))
+			sb, err := sandbox.Create(t.Context(), name, sandbox.WithEphemeral(), sandbox.WithHome(home), sandbox.WithMemory(128<<20))
 			if err != nil {
 				t.Error(err)
 				return

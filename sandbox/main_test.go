@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	home = dir
 	os.Setenv("HUTCH_HOME", dir) // for the examples
 	flag.Parse()
-	if !runnable() && os.Getenv(kvmtest.RequireEnv) != "1" {
+	if !runnable() && os.Getenv(kvmtest.RequireEnv) != "1" && flag.Lookup("test.run").Value.String() == "" {
 		flag.Set("test.run", "^Test") // examples cannot be skipped
 	}
 	code := m.Run()
@@ -70,7 +70,7 @@ func guest(t testing.TB) *sandbox.Sandbox {
 	t.Helper()
 	kvmtest.RequireLinux(t)
 	shared.once.Do(func() {
-		shared.sb, shared.err = sandbox.Create(context.Background(), "shared", sandbox.WithHome(home),
+		shared.sb, shared.err = sandbox.Create(context.Background(), "shared", sandbox.WithHome(home), sandbox.WithEphemeral(),
 			sandbox.WithEnv(map[string]string{"FROM_CREATE": "create", "BOTH": "create"}))
 	})
 	if shared.err != nil {
@@ -79,11 +79,11 @@ func guest(t testing.TB) *sandbox.Sandbox {
 	return shared.sb
 }
 
-// create makes a sandbox of the test's own.
+// create makes a sandbox of the test's own, which is ephemeral.
 func create(t testing.TB, name string, opts ...sandbox.Option) *sandbox.Sandbox {
 	t.Helper()
 	kvmtest.RequireLinux(t)
-	sb, err := sandbox.Create(t.Context(), name, append([]sandbox.Option{sandbox.WithHome(home), sandbox.WithMemory(128 << 20)}, opts...)...)
+	sb, err := sandbox.Create(t.Context(), name, append([]sandbox.Option{sandbox.WithHome(home), sandbox.WithEphemeral(), sandbox.WithMemory(128 << 20)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,8 +59,33 @@ func WithLabels(labels map[string]string) Option {
 // gets 2 s to sync. 0, the default, is no limit.
 func WithMaxDuration(d time.Duration) Option { return func(c *config) { c.MaxDuration = d } }
 
-// WithEphemeral makes the sandbox leave nothing behind, however it ends; what a
-// killed process left is swept by the next one. For now every sandbox is ephemeral.
+// WithOCIUpperSize sets the size in bytes of the writable disk above the image.
+// The file behind it is sparse: it takes what the guest has written. The
+// default is 4 GiB. A larger size at a later [Start] makes the disk grow; it
+// cannot shrink.
+//
+// An ephemeral sandbox of the embedded base image has no such disk unless this
+// option gives it one: what it writes is in its memory, half of it at most,
+// which makes it start a tenth faster.
+func WithOCIUpperSize(bytes uint64) Option {
+	return func(c *config) { c.UpperSize = roundUp(bytes) }
+}
+
+// roundUp rounds up to a whole MiB. What would overflow stays, for the check.
+func roundUp(bytes uint64) uint64 { return max(bytes, (bytes+mib-1)&^(mib-1)) }
+
+// WithReplace makes Create stop and remove a sandbox of the same name first,
+// whichever process it runs in. Stopping it takes up to 10 s, see [Sandbox.Stop].
+func WithReplace() Option { return func(c *config) { c.Replace = true } }
+
+// WithReplaceTimeout is WithReplace with another time than 10 s after which the
+// old sandbox is killed; 0 kills it at once.
+func WithReplaceTimeout(d time.Duration) Option {
+	return func(c *config) { c.Replace, c.ReplaceTimeout = true, d }
+}
+
+// WithEphemeral makes the sandbox leave nothing behind, neither record nor
+// disk, however it ends; what a killed process left is swept by the next one.
 func WithEphemeral() Option { return func(c *config) { c.Ephemeral = true } }
 
 // WithLogger receives the log of the sandbox's machine. The default is silence.

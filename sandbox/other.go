@@ -9,11 +9,17 @@ import (
 
 // Platforms without Unix' file locks and terminals compile; nothing runs there.
 
-type record struct{}
+type record struct{ dir string }
 
-func claim(*config) (*record, error) { return nil, ErrUnsupported }
-func (r *record) remove() error      { return nil }
-func sweep(string) error             { return ErrUnsupported }
+func recordsOf(home string) string         { return home }
+func claim(string, *info) (*record, error) { return nil, ErrUnsupported }
+func openRecord(string) (*record, error)   { return nil, ErrUnsupported }
+func readInfo(string) (*info, error)       { return nil, ErrUnsupported }
+func held(string) bool                     { return false }
+func (r *record) write(*info) error        { return ErrUnsupported }
+func (r *record) close() error             { return nil }
+func (r *record) remove() error            { return nil }
+func sweep(string) error                   { return ErrUnsupported }
 
 type terminalInput struct{ io.Reader }
 

@@ -16,8 +16,11 @@ import (
 // Status is where a sandbox is in its life.
 type Status string
 
-// The statuses of a sandbox. One that is still being created has no Sandbox yet.
+// The statuses of a sandbox. Of the first two there is no Sandbox, only what
+// [Get] and [List] tell.
 const (
+	StatusCreated  Status = "created"  // its first start is being prepared
+	StatusStarting Status = "starting" // a later start is being prepared
 	StatusRunning  Status = "running"
 	StatusPaused   Status = "paused"
 	StatusDraining Status = "draining" // being stopped: takes no new commands
@@ -36,6 +39,10 @@ type Sandbox struct {
 	console *consoleLog
 	devices *devices
 	timings Timings
+
+	saving sync.Mutex // of info, and of writing it
+	info   *info
+	gone   bool // the record is no longer this sandbox's
 
 	mu     sync.Mutex
 	idle   sync.Cond // execs reached 0, or the sandbox ended
@@ -158,11 +165,13 @@ func (s *Sandbox) lost(err error) error {
 // Pause stops the guest between two instructions. Commands stand still, new
 // ones are refused, and the guest's clocks do not advance for it to see.
 func (s *Sandbox) Pause(ctx context.Context) error {
+	defer s.note()
 	return s.opErr("pause", s.transition(StatusRunning, StatusPaused, func() error { return s.machine.Pause(ctx) }))
 }
 
 // Resume undoes Pause.
 func (s *Sandbox) Resume() error {
+	defer s.note()
 	return s.opErr("resume", s.transition(StatusPaused, StatusRunning, s.machine.Resume))
 }
 
@@ -181,4 +190,18 @@ func (s *Sandbox) transition(from, to Status, do func() error) error {
 	}
 	s.status = to
 	return nil
+}
+
+// note writes a changed status into the record, for other processes to see.
+func (s *Sandbox) note() {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	status := s.Status()
+	if s.gone || s.info.Status == status {
+		return
+	}
+	s.info.Status = status
+	if err := s.record.write(s.info); err != nil {
+		s.cfg.Logger.Warn("writing the record", "sandbox", s.name, "error", err)
+	}
 }

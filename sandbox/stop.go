@@ -36,6 +36,7 @@ func (s *Sandbox) stop(ctx context.Context, timeout, grace time.Duration) error 
 	}
 	s.asked = true
 	s.mu.Unlock()
+	s.note()
 
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -64,6 +65,9 @@ func (s *Sandbox) Drain(ctx context.Context) error {
 	if s.status == StatusRunning {
 		s.status = StatusDraining
 	}
+	s.mu.Unlock()
+	s.note()
+	s.mu.Lock()
 	wake := context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		s.idle.Broadcast()
@@ -102,10 +106,15 @@ func (s *Sandbox) Wait(ctx context.Context) error {
 }
 
 // Close ends the sandbox and gives back all that it holds: memory, threads,
-// descriptors, its record. All sandboxes are ephemeral for now, so nothing that
-// the guest wrote would outlive it and Close does not wait for it to sync; use
-// Stop first where processes should end in order. It is idempotent.
-func (s *Sandbox) Close() error { return s.Kill() }
+// descriptors. One that is ephemeral is ended at once, as by Kill, for nothing
+// that the guest wrote would outlive it; any other is stopped in order, as by
+// Stop, and takes as long. It is idempotent.
+func (s *Sandbox) Close() error {
+	if s.cfg.Ephemeral {
+		return s.Kill()
+	}
+	return s.opErr("close", s.stop(context.Background(), stopTimeout, stopGrace))
+}
 
 // watch sees the sandbox to its end, whatever that is, and cleans up after it.
 // It is the only place where that happens.
@@ -133,20 +142,42 @@ func (s *Sandbox) watch() {
 	}
 	s.mu.Unlock()
 	s.agent.Close()
-	err := errors.Join(s.machine.Close(), s.devices.close(), s.record.remove())
-	if err != nil {
+	err := errors.Join(s.machine.Close(), s.devices.close())
+
+	s.mu.Lock()
+	status, crash := StatusStopped, (*CrashError)(nil)
+	if !s.asked && !byGuest(exit.Reason) {
+		status, crash = StatusCrashed, &CrashError{Reason: crashReason(exit), Console: s.console.String()}
+	}
+	s.mu.Unlock()
+	if err = errors.Join(err, s.letGo(status, crash)); err != nil {
 		s.cfg.Logger.Error("cleaning up", "sandbox", s.name, "error", err)
 	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.status = StatusStopped
-	if !s.asked && !byGuest(exit.Reason) {
-		s.status = StatusCrashed
-		s.err = &CrashError{Reason: crashReason(exit), Console: s.console.String()}
+	s.status = status
+	if crash != nil {
+		s.err = crash
 	}
 	s.idle.Broadcast()
 	close(s.ended)
+}
+
+// letGo ends this process's hold on the record: it goes, or says how the
+// sandbox ended.
+func (s *Sandbox) letGo(status Status, crash *CrashError) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.gone = true
+	s.info.Status, s.info.Ended = status, time.Now().UTC()
+	if crash != nil {
+		s.info.Reason = crash.Reason
+	}
+	if s.cfg.Ephemeral {
+		return s.record.remove()
+	}
+	return errors.Join(s.record.write(s.info), s.record.close())
 }
 
 // byGuest tells whether the guest ended in order: reboot and power off are a
