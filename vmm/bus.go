@@ -18,6 +18,7 @@ const (
 
 // slot is one virtio device on the bus.
 type slot struct {
+	name string
 	mmio *virtio.MMIO
 	addr uint64
 	irq  uint32
@@ -78,6 +79,8 @@ func (m *Machine) portWrite(port uint16, p []byte) bool {
 	switch {
 	case port == ControlPort && p[0] == BootMark:
 		m.bootMark.CompareAndSwap(0, m.sinceStart())
+	case port == ControlPort && p[0] == ReadyMark:
+		m.hold()
 	case port == ControlPort && p[0] == PowerOffMark:
 		m.end(Exit{Reason: PowerOff})
 		return false

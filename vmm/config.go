@@ -29,6 +29,14 @@ type Config struct {
 	Memory uint64
 	// Kernel is what to boot.
 	Kernel KernelSource
+	// Snapshot, in place of Kernel, Initrd and CmdLine, is what to go on from. CPUs
+	// and Memory must be those of the snapshot; the devices must be of the same
+	// Shape. Start lets the guest run on from where it was; its clock has to be set
+	// by what runs in it.
+	Snapshot *Snapshot
+	// HoldWhenReady keeps the CPU that writes ReadyMark from going on until the
+	// machine is paused or Release is called.
+	HoldWhenReady bool
 	// Initrd is the initramfs, or nil, of InitrdSize bytes. It is copied.
 	Initrd     io.ReaderAt
 	InitrdSize int64
@@ -95,7 +103,11 @@ func (c *Config) validate() error {
 		return bad("Memory", "%d bytes is not a multiple of 1 MiB", c.Memory)
 	case c.Memory > maxMemory:
 		return bad("Memory", "%d bytes, at most %d", c.Memory, uint64(maxMemory))
-	case (c.Kernel.Flat == nil) == (c.Kernel.Reader == nil):
+	case c.Snapshot != nil && (c.Kernel != KernelSource{} || c.Initrd != nil || c.CmdLine != ""):
+		return bad("Snapshot", "a snapshot has its own kernel, initramfs and command line")
+	case c.Snapshot != nil && (c.CPUs != c.Snapshot.CPUs() || c.Memory != c.Snapshot.Memory()):
+		return bad("Snapshot", "it has %d CPUs and %d bytes of memory", c.Snapshot.CPUs(), c.Snapshot.Memory())
+	case c.Snapshot == nil && (c.Kernel.Flat == nil) == (c.Kernel.Reader == nil):
 		return bad("Kernel", "give either Flat or Reader")
 	case c.InitrdSize < 0 || (c.Initrd == nil) != (c.InitrdSize == 0):
 		return bad("Initrd", "file and size must be given together")

@@ -1,6 +1,8 @@
 package vmm
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"math/bits"
 	"slices"
 
@@ -78,6 +80,15 @@ func guestCPUID(supported []kvm.CPUIDEntry, id, n int) []kvm.CPUIDEntry {
 		)
 	}
 	return out
+}
+
+// cpuidDigest identifies what a guest sees of its CPU.
+func cpuidDigest(entries []kvm.CPUIDEntry) raw {
+	h := sha256.New()
+	for _, e := range entries {
+		fmt.Fprintln(h, e)
+	}
+	return h.Sum(nil)
 }
 
 func hasLeaf(entries []kvm.CPUIDEntry, leaf uint32) bool {

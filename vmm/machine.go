@@ -42,17 +42,23 @@ type Machine struct {
 	panics *panicWatch
 	serial io.Writer
 
+	holdWhenReady bool
+	ready         chan struct{} // closed at ReadyMark
+	readyOnce     sync.Once
+
 	start    time.Time    // of Start
 	bootMark atomic.Int64 // ns from Start to BootMark, 0 before
 
 	mu      sync.Mutex
-	changed sync.Cond // state, parked or live changed
+	changed sync.Cond // state, parked, live or released changed
 	state   State
 	exit    Exit
 	live    int // vCPU goroutines that have not returned
 	parked  int // of them, those that wait for Resume
-	done    chan struct{}
-	unwatch func() bool
+	// released ends the hold at ReadyMark.
+	released bool
+	done     chan struct{}
+	unwatch  func() bool
 	// watchers are the machine's goroutines that are not vCPUs.
 	watchers sync.WaitGroup
 	closing  sync.Once
@@ -61,7 +67,10 @@ type Machine struct {
 // New builds a machine: memory, kernel, devices and vCPUs. Nothing runs until
 // Start. The caller must Close it.
 func New(cfg Config) (_ *Machine, err error) {
-	m := &Machine{log: cfg.Logger, serial: cfg.Console.Serial, done: make(chan struct{})}
+	m := &Machine{
+		log: cfg.Logger, serial: cfg.Console.Serial, holdWhenReady: cfg.HoldWhenReady,
+		ready: make(chan struct{}), done: make(chan struct{}),
+	}
 	m.changed.L = &m.mu
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -87,7 +96,12 @@ func New(cfg Config) (_ *Machine, err error) {
 	if err := m.attach(&cfg); err != nil {
 		return nil, err
 	}
-	if err := m.load(&cfg); err != nil {
+	if cfg.Snapshot != nil {
+		err = opErr("restore", m.restore(cfg.Snapshot))
+	} else {
+		err = m.load(&cfg)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -136,7 +150,7 @@ func (m *Machine) attach(cfg *Config) error {
 		if err != nil {
 			return opErr("attach "+d.Name, err)
 		}
-		s := slot{mmio: mmio, addr: mmioBase + uint64(i)*mmioSize, irq: irqFirst + uint32(i)}
+		s := slot{name: d.Name, mmio: mmio, addr: mmioBase + uint64(i)*mmioSize, irq: irqFirst + uint32(i)}
 		m.slots = append(m.slots, s)
 		if err := m.vm.IRQFD(mmio.InterruptFD(), s.irq, 0); err != nil {
 			return opErr("attach "+d.Name, err)
@@ -182,6 +196,25 @@ func (m *Machine) load(cfg *Config) error {
 	return opErr("create vCPUs", m.createVCPUs(cfg.CPUs, k))
 }
 
+// restore does what load does, from a snapshot.
+func (m *Machine) restore(s *Snapshot) error {
+	if len(s.state.Devices) != len(m.slots) {
+		return damaged("it has %d devices, the machine %d", len(s.state.Devices), len(m.slots))
+	}
+	if err := m.mem.MapFiles(s.file, s.pieces); err != nil {
+		return err
+	}
+	if err := m.restoreVCPUs(&s.state); err != nil {
+		return err
+	}
+	for i := range m.slots {
+		if err := m.slots[i].restore(&s.state.Devices[i]); err != nil {
+			return err
+		}
+	}
+	return m.restoreChips(&s.state)
+}
+
 // Start lets the vCPUs run. When ctx ends the machine is killed. It may be called once.
 func (m *Machine) Start(ctx context.Context) error {
 	m.mu.Lock()
@@ -193,6 +226,9 @@ func (m *Machine) Start(ctx context.Context) error {
 		return opErr("start", fmt.Errorf("%w: it is %v", ErrState, m.state))
 	}
 	m.state, m.start, m.live = Running, time.Now(), len(m.vcpus)
+	for i := range m.slots {
+		m.slots[i].mmio.Resume() // those of a snapshot wait for this
+	}
 	for _, c := range m.vcpus {
 		go m.runVCPU(c)
 	}
@@ -237,7 +273,8 @@ func (m *Machine) Pause(ctx context.Context) error {
 		defer m.mu.Unlock()
 		return opErr("pause", fmt.Errorf("%w: it is %v", ErrState, m.state))
 	}
-	m.state = Paused
+	m.state, m.released = Paused, true
+	m.changed.Broadcast()
 	for _, c := range m.vcpus {
 		c.Kick()
 	}
@@ -287,6 +324,29 @@ func (m *Machine) resumeVCPUs() error {
 	m.state = Running
 	m.changed.Broadcast()
 	return nil
+}
+
+// hold keeps a vCPU at ReadyMark, if that was asked for. Pause ends it too: the
+// vCPU completes its access and parks like the others.
+func (m *Machine) hold() {
+	m.readyOnce.Do(func() { close(m.ready) })
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.holdWhenReady && !m.released && m.state == Running {
+		m.changed.Wait()
+	}
+}
+
+// Ready is closed when the guest has written ReadyMark. A guest of a snapshot that
+// was made there does not write it again.
+func (m *Machine) Ready() <-chan struct{} { return m.ready }
+
+// Release lets a guest that is held at ReadyMark go on, now or when it comes there.
+func (m *Machine) Release() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.released = true
+	m.changed.Broadcast()
 }
 
 // State says where in its life the machine is.

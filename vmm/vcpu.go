@@ -13,6 +13,8 @@ import (
 type vcpu struct {
 	*kvm.VCPU
 	id int
+	// cpuid is a digest of what the guest sees.
+	cpuid raw
 	// For watchHalt: whether the CPU looked dead when it last looked, and how
 	// often it came out of KVM for another reason than to look.
 	dead  atomic.Bool
@@ -25,12 +27,8 @@ func (m *Machine) createVCPUs(n int, k boot.Kernel) error {
 		return err
 	}
 	for i := range n {
-		v, err := m.vm.CreateVCPU(i)
+		v, err := m.addVCPU(cpuid, i, n)
 		if err != nil {
-			return err
-		}
-		m.vcpus = append(m.vcpus, &vcpu{VCPU: v, id: i})
-		if err := v.SetCPUID(guestCPUID(cpuid, i, n)); err != nil {
 			return err
 		}
 		if err := setBootMSRs(v); err != nil {
@@ -55,6 +53,17 @@ func (m *Machine) createVCPUs(n int, k boot.Kernel) error {
 		}
 	}
 	return nil
+}
+
+// addVCPU makes virtual CPU i of n, of what the host supports.
+func (m *Machine) addVCPU(supported []kvm.CPUIDEntry, i, n int) (*kvm.VCPU, error) {
+	v, err := m.vm.CreateVCPU(i)
+	if err != nil {
+		return nil, err
+	}
+	seen := guestCPUID(supported, i, n)
+	m.vcpus = append(m.vcpus, &vcpu{VCPU: v, id: i, cpuid: cpuidDigest(seen)})
+	return v, v.SetCPUID(seen)
 }
 
 // runVCPU is the life of one virtual CPU.

@@ -22,6 +22,8 @@ var (
 	// ErrKVM means that the host's KVM cannot be used; the error wrapped beside
 	// it says why.
 	ErrKVM = errors.New("KVM cannot be used")
+	// ErrSnapshot means that a snapshot is damaged, or of another kind of machine.
+	ErrSnapshot = errors.New("snapshot cannot be used")
 	// ErrState means that the machine is not in a state that allows the call.
 	ErrState = errors.New("machine is in the wrong state")
 )
@@ -138,4 +140,7 @@ const (
 	// PowerOffMark asks for the machine to be turned off; all that must be on
 	// disk is there.
 	PowerOffMark = 124
+	// ReadyMark says that the guest is up and that nothing in it depends on what
+	// it will be used for: the moment for a snapshot, see Config.HoldWhenReady.
+	ReadyMark = 125
 )

@@ -43,6 +43,7 @@ type Device struct {
 	mu       sync.Mutex
 	sess     *virtio.Session
 	restored bool // writeback came from a State
+	resized  bool // the driver knows another capacity from before a restore
 
 	queues  []*queue
 	work    chan *request
@@ -116,7 +117,10 @@ func (d *Device) Activate(s *virtio.Session) error {
 		// driver sets the mode later.
 		d.writeback.Store(s.Has(featureFlush))
 	}
-	d.restored = false
+	if d.resized {
+		s.ConfigChanged()
+	}
+	d.restored, d.resized = false, false
 	d.queues = make([]*queue, len(s.Queues))
 	total := 0
 	for i, vq := range s.Queues {

@@ -387,9 +387,8 @@ func TestSaveRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, bad := range map[string]func(*State){
-		"version":  func(s *State) { s.Version = 9 },
-		"capacity": func(s *State) { s.Capacity++ },
-		"mode":     func(s *State) { s.ReadOnly = true },
+		"version": func(s *State) { s.Version = 9 },
+		"mode":    func(s *State) { s.ReadOnly = true },
 	} {
 		s := st
 		bad(&s)
@@ -415,6 +414,32 @@ func TestSaveRestore(t *testing.T) {
 	got, s := g.read(0, 512)
 	if s != statusOK || got[0] != 7 {
 		t.Errorf("read after restore: %d", s)
+	}
+	g.d.CheckHealthy()
+}
+
+// TestRestoreOnAnotherDisk: the driver learns of the size that it does not know.
+func TestRestoreOnAnotherDisk(t *testing.T) {
+	g := newGuest(t, Config{Backend: NewMemory(make([]byte, 1<<20))})
+	g.d.T.Pause()
+	dev, err := New(Config{Backend: NewMemory(make([]byte, 8<<10))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dev.Restore(g.dev.Save()); err != nil {
+		t.Fatal(err)
+	}
+	before, generation := g.d.ConfigInterrupts(), g.d.Read32(virtio.RegConfigGeneration)
+	g.d.Migrate(dev)
+	g.d.WaitConfig(before)
+	if got := g.d.Config(0, 8); got != 16 {
+		t.Errorf("capacity %d, want 16", got)
+	}
+	if g.d.Read32(virtio.RegConfigGeneration) == generation {
+		t.Error("the configuration's generation did not change")
+	}
+	if _, st := g.read(16, 512); st == statusOK {
+		t.Error("a read beyond the end succeeds")
 	}
 	g.d.CheckHealthy()
 }

@@ -26,23 +26,22 @@ func (d *Device) Save() State {
 	}
 }
 
-// Restore prepares a new device for a restored guest. The backend must be at
-// least as large as the saved disk, and writable unless that was not; a
-// larger one is announced by Refresh.
+// Restore prepares a new device for a restored guest. The backend must be writable
+// unless the saved one was not. One of another size is announced to the driver as
+// soon as the guest runs; whether a guest can do with a smaller one is for the
+// caller to know: a guest that has mounted the disk cannot.
 func (d *Device) Restore(s State) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	switch size := sectors(d.cfg.Backend); {
+	switch {
 	case d.sess != nil:
 		return fmt.Errorf("blk: restore: device is active")
 	case s.Version != StateVersion:
 		return fmt.Errorf("blk: restore: state version %d, want %d", s.Version, StateVersion)
-	case s.Capacity > size:
-		return fmt.Errorf("blk: restore: state has %d sectors, the backend %d", s.Capacity, size)
 	case s.ReadOnly != d.cfg.ReadOnly:
 		return fmt.Errorf("blk: restore: read-only is %v in the state, %v here", s.ReadOnly, d.cfg.ReadOnly)
 	}
-	d.capacity.Store(s.Capacity)
+	d.resized = s.Capacity != d.capacity.Load()
 	d.writeback.Store(s.Writeback)
 	d.restored = true
 	return nil

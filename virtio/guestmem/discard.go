@@ -38,18 +38,6 @@ func (m *Memory) Discard(gpa, n uint64) error {
 	return nil
 }
 
-// covered reports whether MapFile put a file over the page at gpa.
-func (m *Memory) covered(gpa uint64) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, o := range m.overlays {
-		if gpa-o.GPA < o.Size {
-			return true
-		}
-	}
-	return false
-}
-
 // Address returns the guest physical address of b, which must be a slice that
 // Slice returned or a part of one: the inverse of Slice.
 func (m *Memory) Address(b []byte) (gpa uint64, ok bool) {

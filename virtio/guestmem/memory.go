@@ -62,6 +62,12 @@ type Range struct {
 // that were checked, since it may wrap.
 func (r Range) End() uint64 { return r.GPA + r.Size }
 
+// FilePiece is a range of guest memory that shows a file from its byte Offset on.
+type FilePiece struct {
+	Range
+	Offset int64
+}
+
 // Region is one RAM region of a Memory, as a hypervisor needs it.
 type Region struct {
 	GPA        uint64  // first guest physical address

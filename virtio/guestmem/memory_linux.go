@@ -1,6 +1,7 @@
 package guestmem
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -145,54 +146,84 @@ func (m *Memory) unmap() error {
 // page that is gone would be a SIGBUS). What the range held before is lost. f
 // may be closed afterwards. It must not run while the guest uses the range.
 func (m *Memory) MapFile(gpa uint64, f *os.File, off int64, n uint64) error {
-	bad := func(err error) error { return &Error{Op: "map file", GPA: gpa, Size: n, Err: err} }
+	return m.MapFiles(f, []FilePiece{{Range: Range{gpa, n}, Offset: off}})
+}
+
+// MapFiles does what MapFile does for many pieces of one file. Nothing is mapped
+// when one of them cannot be.
+func (m *Memory) MapFiles(f *os.File, pieces []FilePiece) error {
+	st, err := f.Stat()
+	if err != nil {
+		return &Error{Op: "map file", Err: err}
+	}
+	parts := make([][]byte, len(pieces))
+	for i, p := range pieces {
+		if parts[i], err = m.checkPiece(p, uint64(st.Size())); err != nil {
+			return err
+		}
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return &Error{Op: "map file", Err: err}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		for i, p := range pieces {
+			if failed = m.mapPiece(int(fd), p, parts[i]); failed != nil {
+				return
+			}
+		}
+	})
+	slices.SortFunc(m.overlays, func(a, b Range) int { return cmp.Compare(a.GPA, b.GPA) })
+	for _, r := range m.regions { // one call, since neighbours can be merged then
+		_ = unix.Madvise(r.mem, unix.MADV_DONTDUMP)
+	}
+	if err := errors.Join(err, failed); err != nil {
+		return &Error{Op: "map file", Err: err}
+	}
+	return nil
+}
+
+// checkPiece returns the memory that a piece of a file of size bytes covers.
+func (m *Memory) checkPiece(p FilePiece, size uint64) ([]byte, error) {
+	bad := func(err error) ([]byte, error) {
+		return nil, &Error{Op: "map file", GPA: p.GPA, Size: p.Size, Err: err}
+	}
 	page := uint64(os.Getpagesize())
-	if off < 0 || gpa%page != 0 || uint64(off)%page != 0 || n%page != 0 {
+	if p.Offset < 0 || p.GPA%page != 0 || uint64(p.Offset)%page != 0 || p.Size%page != 0 {
 		return bad(ErrMisaligned)
 	}
 	if m.heap {
 		return bad(ErrUnsupported)
 	}
-	b, err := m.Slice(gpa, n)
-	if err != nil {
-		return err
+	b, err := m.Slice(p.GPA, p.Size)
+	if err != nil || p.Size == 0 {
+		return b, err
 	}
-	if n == 0 {
+	if uint64(p.Offset) > size || p.Size-page >= size-uint64(p.Offset) {
+		return bad(fmt.Errorf("file of %d bytes ends before the range: %w", size, ErrOutOfRange))
+	}
+	return b, nil
+}
+
+// mapPiece maps one piece over b, the memory it covers. The caller holds m.mu.
+func (m *Memory) mapPiece(fd int, p FilePiece, b []byte) error {
+	if len(b) == 0 {
 		return nil
 	}
-	st, err := f.Stat()
+	// SAFETY: MAP_FIXED replaces whole pages inside a region of ours that
+	// was checked by Slice; the addresses stay mapped throughout.
+	_, err := unix.MmapPtr(fd, p.Offset, unsafe.Pointer(unsafe.SliceData(b)), uintptr(p.Size),
+		unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
 	if err != nil {
-		return bad(err)
+		return os.NewSyscallError("mmap", err)
 	}
-	if size := uint64(st.Size()); uint64(off) > size || n-page >= size-uint64(off) {
-		return bad(fmt.Errorf("file of %d bytes ends before the range: %w", st.Size(), ErrOutOfRange))
+	if m.backing == Memfd { // what lay below is never seen again
+		_ = m.discardPiece(p.GPA, p.Size)
 	}
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return bad(err)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var merr error
-	err = raw.Control(func(fd uintptr) {
-		// SAFETY: MAP_FIXED replaces whole pages inside a region of ours that
-		// was checked by Slice; the addresses stay mapped throughout.
-		_, merr = unix.MmapPtr(int(fd), off, unsafe.Pointer(unsafe.SliceData(b)), uintptr(n),
-			unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE)
-	})
-	if err = errors.Join(err, os.NewSyscallError("mmap", merr)); err != nil {
-		return bad(err)
-	}
-	_ = unix.Madvise(b, unix.MADV_DONTDUMP)
-	// What lay below is never seen again.
-	_ = m.discardPiece(gpa, n)
-	m.overlays = append(m.overlays, Range{gpa, n})
-	slices.SortFunc(m.overlays, func(a, b Range) int {
-		if a.GPA < b.GPA {
-			return -1
-		}
-		return 1
-	})
+	m.overlays = append(m.overlays, p.Range)
 	return nil
 }
 
@@ -214,49 +245,4 @@ func (m *Memory) discardPiece(gpa, n uint64) error {
 	default:
 		return os.NewSyscallError("madvise", unix.Madvise(piece, unix.MADV_DONTNEED))
 	}
-}
-
-// Resident is how much host memory the guest's takes, in bytes: the pages that
-// were touched and not discarded. Pages under MapFile are not counted; they
-// belong to the host's page cache until the guest writes to them.
-func (m *Memory) Resident() (uint64, error) {
-	if m.heap {
-		return m.Size(), nil
-	}
-	if m.backing == Memfd {
-		var st unix.Stat_t
-		if err := unix.Fstat(m.fd, &st); err != nil {
-			return 0, &Error{Op: "resident", Err: os.NewSyscallError("fstat", err)}
-		}
-		return uint64(st.Blocks) * 512, nil
-	}
-	page := os.Getpagesize()
-	vec := make([]byte, 64<<10)
-	var n uint64
-	for i := range m.regions {
-		r := &m.regions[i]
-		for off := 0; off < len(r.mem); off += len(vec) * page {
-			piece := r.mem[off:min(off+len(vec)*page, len(r.mem))]
-			pages := vec[:len(piece)/page]
-			if err := mincore(piece, pages); err != nil {
-				return 0, &Error{Op: "resident", Err: err}
-			}
-			for p, v := range pages {
-				if v&1 != 0 && !m.covered(r.gpa+uint64(off+p*page)) {
-					n += uint64(page)
-				}
-			}
-		}
-	}
-	return n, nil
-}
-
-func mincore(b, vec []byte) error {
-	// SAFETY: b is mapped, and vec has one byte for each of its pages.
-	_, _, e := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(b))),
-		uintptr(len(b)), uintptr(unsafe.Pointer(unsafe.SliceData(vec))))
-	if e != 0 {
-		return os.NewSyscallError("mincore", e)
-	}
-	return nil
 }

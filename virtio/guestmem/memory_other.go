@@ -17,6 +17,21 @@ func (m *Memory) MapFile(gpa uint64, f *os.File, off int64, n uint64) error {
 	return &Error{Op: "map file", GPA: gpa, Size: n, Err: ErrUnsupported}
 }
 
+// MapFiles needs Linux: the error is ErrUnsupported.
+func (m *Memory) MapFiles(f *os.File, pieces []FilePiece) error {
+	return &Error{Op: "map file", Err: ErrUnsupported}
+}
+
+// Touched calls f for all of the memory, since nothing better is known.
+func (m *Memory) Touched(f func(Range) error) error {
+	for _, r := range m.regions {
+		if err := f(Range{r.gpa, r.size()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Resident is the size of the memory, since nothing better is known.
 func (m *Memory) Resident() (uint64, error) { return m.Size(), nil }
 

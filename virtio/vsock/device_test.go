@@ -404,6 +404,36 @@ func TestSaveRestore(t *testing.T) {
 	g.d.CheckHealthy()
 }
 
+// A guest without connections is not told that they are gone: dials need not wait.
+func TestRestoreAlone(t *testing.T) {
+	g := newGuest(t, Config{}, 16)
+	g.d.Queues[queueEvent].Add(nil, []int{4})
+	g.d.Queues[queueEvent].Kick()
+	g.d.T.Pause()
+	dev, err := New(Config{GuestCID: testCID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dev.Restore(g.dev.Save()); err != nil {
+		t.Fatal(err)
+	}
+	g.d.Migrate(dev)
+	g.dev = dev
+	go dev.Dial(testContext(t), 5)
+	h := g.expect(opRequest)
+	g.send(packet(opReset, h.srcPort, 5), nil)
+	g.d.T.Pause()
+	ts, err := g.d.T.Save()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := ts.Queues[queueEvent].Ring; r.NextUsed != 0 {
+		t.Errorf("event ring %+v: there was an event", r)
+	}
+	g.d.T.Resume()
+	g.d.CheckHealthy()
+}
+
 // The timer that waits for the driver to handle the event gives up.
 func TestRestoreWithoutEventBuffers(t *testing.T) {
 	dev, err := New(Config{GuestCID: testCID, RXQueueSize: 256})

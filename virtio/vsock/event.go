@@ -37,6 +37,13 @@ func (e *eventState) arm(d *Device, s *virtio.Session) bool {
 	return e.pending
 }
 
+// owed reports whether the guest still has to be told.
+func (e *eventState) owed() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.pending
+}
+
 func (e *eventState) disarm() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
