@@ -139,6 +139,7 @@ func Main(args []string, build string) error {
 	relaxMonitor()
 	loopbackUp()
 	stamps.Mounted = now()
+	tell(proto.ReadyMark)
 	conn, err := dialHost(proto.PortControl)
 	if err != nil {
 		return err

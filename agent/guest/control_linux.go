@@ -107,7 +107,13 @@ func (c *control) setup(m *proto.Setup, done *proto.SetupDone) *proto.SetupError
 	if c.root != nil {
 		return setupError(proto.SetupInvalid, "", errSecondSetup)
 	}
+	if err := reseed(m.Entropy); err != nil {
+		return setupError(proto.SetupOther, "Entropy", err)
+	}
 	setClock(m.Time)
+	if err := lookAtDisks(m.Disks); err != nil {
+		return setupError(proto.SetupRoot, "Disks", err)
+	}
 	if m.Hostname != "" {
 		if err := unix.Sethostname([]byte(m.Hostname)); err != nil {
 			return setupError(proto.SetupHostname, "Hostname", err)

@@ -130,6 +130,11 @@ func (m *Script) fields(c *codec) {
 	c.str(2, &m.Content)
 }
 
+// DiskSize is the size of a block device.
+type DiskSize struct{ Sectors uint64 } // of 512 bytes
+
+func (m *DiskSize) fields(c *codec) { number(c, 1, &m.Sectors) }
+
 // Setup tells the agent everything that makes this guest a particular
 // sandbox. It comes once.
 type Setup struct {
@@ -152,6 +157,12 @@ type Setup struct {
 	Scripts []Script
 	// MakeWorkdir has Workdir made when it is missing.
 	MakeWorkdir bool
+	// Entropy is mixed into the guest's random generator before anything else
+	// happens: guests that are copies of each other have the same state of it.
+	Entropy string
+	// Disks, when not empty, says that this guest is a copy whose disks may be
+	// others than the original's: these are /dev/vda, /dev/vdb and so on.
+	Disks []DiskSize
 }
 
 // Type implements Message.
@@ -170,6 +181,8 @@ func (m *Setup) fields(c *codec) {
 	number(c, 8, &m.Time)
 	many(c, 9, &m.Scripts, (*Script).fields)
 	c.flag(10, &m.MakeWorkdir)
+	c.str(11, &m.Entropy)
+	many(c, 12, &m.Disks, (*DiskSize).fields)
 }
 
 // SetupDone answers Setup: operations are taken from now on. The stamps are

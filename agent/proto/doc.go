@@ -42,6 +42,10 @@ const (
 	BootMark = 123
 	// PowerOffMark turns the machine off at once.
 	PowerOffMark = 124
+	// ReadyMark says that the agent is about to connect to the host, and that
+	// nothing in the guest depends on what it will be. A machine may be copied
+	// at this moment.
+	ReadyMark = 125
 )
 
 // Version is what this build speaks. Two versions do not understand each other.

@@ -23,6 +23,7 @@ func FuzzReader(f *testing.F) {
 	frame, _ = AppendFrame(frame, &Setup{
 		Hostname: "h", Root: Root{Base: Disk{Serial: "base", FSType: "erofs"}}, Mounts: []Mount{{Kind: MountTmpfs, Target: "/t"}}, Time: -1,
 		Scripts: []Script{{Name: "n", Content: "#!/bin/sh\n"}}, MakeWorkdir: true,
+		Entropy: "x", Disks: []DiskSize{{Sectors: 1}, {}},
 	})
 	f.Add(frame)
 	frame, _ = AppendFrame(nil, &Setup{
