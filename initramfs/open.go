@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	_ "embed"
+	"encoding/hex"
 	"os"
 	"slices"
 
@@ -66,6 +67,20 @@ func Open(cacheDir string) (*Archive, error) {
 		return nil, &Error{"open", err}
 	}
 	return &Archive{File: f, Size: want.Size}, nil
+}
+
+// Digest is the SHA-256 of the built-in archive, in hexadecimal. It identifies
+// the agent, for example in the key of a snapshot cache.
+func Digest() (string, error) {
+	s, err := artifact.ParseSums(sums)
+	if err != nil {
+		return "", &Error{"digest", err}
+	}
+	c, err := s.Content(archiveContent)
+	if err != nil {
+		return "", &Error{"digest", err}
+	}
+	return hex.EncodeToString(c.Digest[:]), nil
 }
 
 func fill(w *os.File) error {

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +22,8 @@ const (
 	// takes well under a second on hardware and minutes on a host that is
 	// swamped; this only ends a guest that hangs.
 	bootTimeout = 5 * time.Minute
+	// entropySize is how much of the host's randomness a guest begins with, in bytes.
+	entropySize = 64
 
 	// kernelCmdLine: reboot by the keyboard controller, which the machine
 	// tells from a triple fault; no probing of hardware that is not there; no
@@ -34,11 +37,33 @@ var (
 	_ = [1]struct{}{}[vmm.ControlPort-proto.ControlIOPort]
 	_ = [1]struct{}{}[vmm.BootMark-proto.BootMark]
 	_ = [1]struct{}{}[vmm.PowerOffMark-proto.PowerOffMark]
+	_ = [1]struct{}{}[vmm.ReadyMark-proto.ReadyMark]
 )
 
 // bringUp boots the sandbox whose record s has, and sees to its end. After an
 // error nothing of it is left but the record.
-func (s *Sandbox) bringUp(ctx context.Context, begin time.Time) (err error) {
+func (s *Sandbox) bringUp(ctx context.Context, begin time.Time) error {
+	err := s.attempt(ctx, begin)
+	if s.template.failed(ctx, err) {
+		err = s.attempt(ctx, begin)
+	}
+	if err != nil {
+		return err
+	}
+	s.timings.Total = time.Since(begin)
+	s.info.Status, s.info.Started = StatusRunning, time.Now().UTC()
+	if err := s.record.write(s.info); err != nil {
+		return errors.Join(err, s.agent.Close(), s.machine.Close(), s.devices.close())
+	}
+	if d := s.cfg.MaxDuration; d > 0 {
+		s.expiry = time.AfterFunc(d, func() { s.stop(context.Background(), expiryTimeout, expiryGrace) })
+	}
+	go s.watch()
+	return nil
+}
+
+// attempt makes a guest that takes commands, or leaves nothing.
+func (s *Sandbox) attempt(ctx context.Context, begin time.Time) (err error) {
 	c := s.cfg
 	src, err := openSources(c)
 	if err != nil {
@@ -70,25 +95,13 @@ func (s *Sandbox) bringUp(ctx context.Context, begin time.Time) (err error) {
 	}()
 	s.timings.Machine = time.Since(begin) - s.timings.Prepare
 
-	if err := s.boot(ctx, control); err != nil {
-		return err
-	}
-	s.timings.Total = time.Since(begin)
-	s.info.Status, s.info.Started = StatusRunning, time.Now().UTC()
-	if err := s.record.write(s.info); err != nil {
-		return errors.Join(err, s.agent.Close())
-	}
-	if c.MaxDuration > 0 {
-		s.expiry = time.AfterFunc(c.MaxDuration, func() { s.stop(context.Background(), expiryTimeout, expiryGrace) })
-	}
-	go s.watch()
-	return nil
+	return s.boot(ctx, control)
 }
 
 // build makes the machine, which owns the devices from then on.
 func (s *Sandbox) build(src *sources) (err error) {
 	c := s.cfg
-	s.machine, err = vmm.New(vmm.Config{
+	cfg := vmm.Config{
 		CPUs:       c.CPUs,
 		Memory:     c.Memory,
 		Kernel:     src.kernel,
@@ -99,7 +112,10 @@ func (s *Sandbox) build(src *sources) (err error) {
 		Console:    vmm.Console{Out: s.console, Serial: s.console},
 		KVMPath:    c.KVMDevice,
 		Logger:     c.Logger.With("sandbox", s.name),
-	})
+	}
+	s.template.begin(c, &cfg)
+	defer s.template.built()
+	s.machine, err = vmm.New(cfg)
 	return c.explain(err)
 }
 
@@ -117,7 +133,11 @@ func (c *config) explain(err error) error {
 
 // boot starts the machine, waits for the agent and sets the guest up.
 func (s *Sandbox) boot(ctx context.Context, control net.Listener) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, bootTimeout, fmt.Errorf("the guest did not come up within %v", bootTimeout))
+	patience := bootTimeout
+	if s.template.used {
+		patience = restoreTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("the guest did not come up within %v", patience))
 	defer cancel()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -139,12 +159,15 @@ func (s *Sandbox) boot(ctx context.Context, control net.Listener) error {
 		case <-ready:
 		}
 	}()
+	if err := s.template.make(ctx, s.machine); err != nil {
+		return s.bootErr(ctx, err)
+	}
 	agent, err := client.Accept(ctx, control, func(ctx context.Context) (net.Conn, error) { return s.devices.vsock.Dial(ctx, proto.PortExec) })
 	if err != nil {
 		return s.bootErr(ctx, err)
 	}
 	greeted := time.Now()
-	s.timings.Kernel = s.machine.BootTime()
+	s.timings.Kernel, s.timings.Template = s.machine.BootTime(), s.template.used
 	s.timings.Agent = greeted.Sub(started) - s.timings.Kernel
 	if _, err := agent.Setup(ctx, s.setup()); err != nil {
 		agent.Close()
@@ -183,6 +206,8 @@ func setupErr(se *proto.SetupError) error {
 // setup is what the agent is told.
 func (s *Sandbox) setup() *proto.Setup {
 	c := s.cfg
+	entropy := make([]byte, entropySize)
+	rand.Read(entropy) // never fails
 	return &proto.Setup{
 		Hostname: c.Hostname,
 		Root:     s.devices.root,
@@ -192,5 +217,7 @@ func (s *Sandbox) setup() *proto.Setup {
 		User:     c.User,
 		Rlimits:  rlimitList(c.Rlimits),
 		Time:     time.Now().UnixNano(),
+		Entropy:  string(entropy),
+		Disks:    s.template.disks(s.devices.list),
 	}
 }

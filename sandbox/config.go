@@ -54,6 +54,7 @@ type config struct {
 	Kernel      string              `json:"kernel,omitempty"`
 	Initramfs   string              `json:"initramfs,omitempty"`
 	KVMDevice   string              `json:"kvm_device,omitempty"`
+	NoTemplate  bool                `json:"no_template,omitempty"`
 
 	Replace        bool          `json:"-"`
 	ReplaceTimeout time.Duration `json:"-"`

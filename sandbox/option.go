@@ -104,6 +104,11 @@ func WithKernel(path string) Option { return func(c *config) { c.Kernel = path }
 // cpio archive that holds the agent as /init.
 func WithInitramfs(path string) Option { return func(c *config) { c.Initramfs = path } }
 
+// WithoutTemplate boots the guest's kernel instead of starting from the snapshot
+// of a guest that has booted. Such snapshots are made by the first sandbox of
+// each shape (memory, CPUs, devices), and kept in the cache directory under home.
+func WithoutTemplate() Option { return func(c *config) { c.NoTemplate = true } }
+
 // WithKVMDevice uses another KVM device than /dev/kvm.
 func WithKVMDevice(path string) Option { return func(c *config) { c.KVMDevice = path } }
 

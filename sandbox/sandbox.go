@@ -39,6 +39,8 @@ type Sandbox struct {
 	console *consoleLog
 	devices *devices
 	timings Timings
+	// template is how the guest comes from a snapshot, or makes one.
+	template template
 
 	saving sync.Mutex // of info, and of writing it
 	info   *info
@@ -62,6 +64,9 @@ type Timings struct {
 	Agent   time.Duration // from there to the agent's greeting
 	Setup   time.Duration // root file system, users, directories, limits
 	Total   time.Duration
+	// Template is true when the guest was not booted but started from the snapshot
+	// of one that had booted; Kernel is 0 then. See [WithoutTemplate].
+	Template bool
 }
 
 // Name is the sandbox's name.

@@ -103,7 +103,7 @@ func (c *Config) validate() error {
 		return bad("Memory", "%d bytes is not a multiple of 1 MiB", c.Memory)
 	case c.Memory > maxMemory:
 		return bad("Memory", "%d bytes, at most %d", c.Memory, uint64(maxMemory))
-	case c.Snapshot != nil && (c.Kernel != KernelSource{} || c.Initrd != nil || c.CmdLine != ""):
+	case c.Snapshot != nil && (c.Kernel.Flat != nil || c.Kernel.Reader != nil || c.Initrd != nil || c.CmdLine != ""):
 		return bad("Snapshot", "a snapshot has its own kernel, initramfs and command line")
 	case c.Snapshot != nil && (c.CPUs != c.Snapshot.CPUs() || c.Memory != c.Snapshot.Memory()):
 		return bad("Snapshot", "it has %d CPUs and %d bytes of memory", c.Snapshot.CPUs(), c.Snapshot.Memory())

@@ -26,6 +26,7 @@ type runFlags struct {
 	tty, timings, json                   bool
 	detachKeys                           string
 	kernel, initramfs, kvm, home         string
+	noTemplate                           bool
 }
 
 func newRun() *cobra.Command {
@@ -62,6 +63,7 @@ func newRun() *cobra.Command {
 	fl.BoolVar(&f.json, "json", false, "print the timings as JSON")
 	fl.StringVar(&f.kernel, "kernel", "", "boot this vmlinux or bzImage instead of the embedded kernel")
 	fl.StringVar(&f.initramfs, "initramfs", "", "boot this initramfs instead of the embedded one")
+	fl.BoolVar(&f.noTemplate, "no-template", false, "boot the kernel instead of starting from the snapshot of a booted guest")
 	fl.StringVar(&f.kvm, "kvm", "", "KVM device (default /dev/kvm)")
 	fl.StringVar(&f.home, "home", "", "directory for caches and records (default $HUTCH_HOME)")
 	return c
@@ -89,6 +91,9 @@ func (f *runFlags) options() ([]sandbox.Option, error) {
 	}
 	if f.hostname != "" {
 		opts = append(opts, sandbox.WithHostname(f.hostname))
+	}
+	if f.noTemplate {
+		opts = append(opts, sandbox.WithoutTemplate())
 	}
 	return opts, nil
 }
@@ -249,6 +254,9 @@ func (f *runFlags) printTimings(w io.Writer, t sandbox.Timings, command time.Dur
 		{"setup", t.Setup, "root file system, user, limits"},
 		{"create", t.Total, "all of the above"},
 		{"command", command, "start to exit"},
+	}
+	if t.Template {
+		phases[2].What, phases[3].What = "not booted: from a template", "the template's guest woke, to its greeting"
 	}
 	if f.json {
 		json.NewEncoder(w).Encode(phases)
