@@ -1,5 +1,213 @@
 package oci
 
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// childVariable makes the test binary pull an image instead: it holds the home
+// directory and the reference.
 const childVariable = "OCI_TEST_CHILD"
 
-func child() int { return 0 }
+func child() int {
+	home, ref, _ := strings.Cut(os.Getenv(childVariable), " ")
+	s, err := Open(home)
+	if err == nil {
+		s.convert = func(ctx context.Context, l []*stream, out *os.File) error {
+			fmt.Println("converting")
+			return concat(ctx, l, out)
+		}
+		_, err = s.Pull(context.Background(), ref, PullOptions{})
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+func childCommand(t *testing.T, home, ref string) *exec.Cmd {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), childVariable+"="+home+" "+ref)
+	return cmd
+}
+
+// TestProcesses pulls one image from several processes at once: every layer is
+// fetched once, and there is one conversion.
+func TestProcesses(t *testing.T) {
+	reg := newRegistry(t)
+	first := randomTar(t, 2<<20)
+	ref := reg.push(t, "app", imageOf(t, first, randomTar(t, 1<<20), randomTar(t, 1<<20)))
+	home := t.TempDir()
+	var out bytes.Buffer
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			b, err := childCommand(t, home, ref).CombinedOutput()
+			if err != nil {
+				t.Errorf("%v: %s", err, b)
+			}
+			mu.Lock()
+			out.Write(b)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	if n := strings.Count(out.String(), "converting"); n != 1 {
+		t.Errorf("%d conversions", n)
+	}
+	s := newStore(t, home)
+	img, err := s.Get(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range img.Layers {
+		if n := reg.count("/blobs/" + l.Digest); n != 1 {
+			t.Errorf("layer fetched %d times", n)
+		}
+	}
+	if left := leftovers(t, s); left != nil {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestKill kills a process in the middle of a pull, again and again; others
+// are not held up, and the last one finishes what is there.
+func TestKill(t *testing.T) {
+	layer := randomTar(t, 3<<20)
+	packed := pack(t, "gzip", layer)
+	img := imageOf(t, layer)
+	reg := newRegistry(t)
+	reg.Config.ErrorLog = nopLogger
+	ref := reg.push(t, "app", img)
+	reached := make(chan struct{})
+	limit := 1 << 20
+	reg.intercept(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, digestOf(packed)) {
+			return false
+		}
+		start := 0
+		if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &start); err == nil {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, len(packed)-1, len(packed)))
+			w.Header().Set("Content-Length", fmt.Sprint(len(packed)-start))
+			w.WriteHeader(http.StatusPartialContent)
+		} else {
+			w.Header().Set("Content-Length", fmt.Sprint(len(packed)))
+		}
+		if start < limit {
+			w.Write(packed[start:limit])
+			w.(http.Flusher).Flush()
+			reached <- struct{}{}
+			<-r.Context().Done() // the child is killed
+			return true
+		}
+		w.Write(packed[start:])
+		return true
+	})
+	home := t.TempDir()
+	s := newStore(t, home)
+	for ; limit <= 2<<20; limit += 1 << 20 {
+		cmd := childCommand(t, home, ref)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		<-reached
+		part := s.blobPath(digestOf(packed)) + partSuffix
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			if st, err := os.Stat(part); err == nil && st.Size() == int64(limit) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("the layer does not arrive")
+			}
+		}
+		cmd.Process.Kill()
+		cmd.Wait()
+		if roots, _ := filepath.Glob(s.path(rootsDir, "*"+partSuffix)); len(roots) != 1 {
+			t.Errorf("expected a partial root: %v", roots)
+		}
+	}
+	limit = 0
+	if _, err := s.Get(ref); err == nil {
+		t.Error("half an image is found")
+	}
+	if list, err := s.List(); len(list) != 0 || err != nil {
+		t.Errorf("half an image is listed: %v, %v", list, err)
+	}
+	got, err := s.Pull(t.Context(), ref, PullOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(content(t, got), layer) {
+		t.Error("wrong root")
+	}
+	if reg.count(fmt.Sprintf("bytes=%d-", 2<<20)) != 1 {
+		t.Errorf("not resumed: %v", reg.requests)
+	}
+	if left := leftovers(t, s); left != nil {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestPruneAfterKill: what a killed process leaves goes with Prune, but not what a
+// living one works on.
+func TestPruneAfterKill(t *testing.T) {
+	s := newStore(t, t.TempDir())
+	hex := strings.Repeat("a", 64)
+	dead := []string{s.path(blobsDir, hex+partSuffix), s.path(rootsDir, hex+rootSuffix+partSuffix), s.path(blobsDir, hex), s.path(rootsDir, hex+rootSuffix)}
+	for _, p := range dead {
+		if err := os.WriteFile(p, make([]byte, 8192), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	temp := s.path(refsDir, tempPrefix+"1")
+	if err := os.WriteFile(temp, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(temp, time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	alive, done, err := lockPart(t.Context(), s.blobPath("sha256:"+strings.Repeat("b", 64)), func() bool { return false })
+	if err != nil || done {
+		t.Fatal(err)
+	}
+	defer alive.Close()
+	r, err := s.Prune(t.Context(), PruneOptions{})
+	if err != nil || r.Bytes != 4*8192 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for _, p := range append(dead, temp) {
+		if _, err := os.Stat(p); err == nil {
+			t.Errorf("%s is still there", p)
+		}
+	}
+	if !isAt(alive, alive.Name()) {
+		t.Error("a living process' file is gone")
+	}
+	// A pull holds Prune up, until its context ends.
+	lock, err := s.lockShared(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := s.Prune(ctx, PruneOptions{}); err == nil {
+		t.Error("pruned during a pull")
+	}
+}
