@@ -38,9 +38,10 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	for _, v := range []string{"HOME", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "REGISTRY_AUTH_FILE"} {
+	for _, v := range []string{"HOME", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"} {
 		os.Setenv(v, dir)
 	}
+	os.Unsetenv("REGISTRY_AUTH_FILE")
 	code := m.Run()
 	os.RemoveAll(dir)
 	if code == 0 {
@@ -81,8 +82,8 @@ func newStore(t testing.TB, home string) *Store {
 	return s
 }
 
-// tarball is a layer's tar of files with the given contents.
-func tarball(t testing.TB, files map[string]string) []byte {
+// layerTar is a layer's tar of files with the given contents.
+func layerTar(t testing.TB, files map[string]string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -100,7 +101,7 @@ func tarball(t testing.TB, files map[string]string) []byte {
 func randomTar(t testing.TB, size int) []byte {
 	b := make([]byte, size)
 	rand.Read(b)
-	return tarball(t, map[string]string{"random": string(b)})
+	return layerTar(t, map[string]string{"random": string(b)})
 }
 
 func pack(t testing.TB, how string, b []byte) []byte {

@@ -43,7 +43,7 @@ func (tr *trace) has(k EventKind, want func(Event) bool) bool {
 
 func TestPull(t *testing.T) {
 	reg := newRegistry(t)
-	a, b := tarball(t, map[string]string{"a": "lower"}), randomTar(t, 300<<10)
+	a, b := layerTar(t, map[string]string{"a": "lower"}), randomTar(t, 300<<10)
 	want := slices.Concat(a, b)
 	for _, tc := range []struct {
 		name     string
