@@ -133,6 +133,11 @@ func (c *control) setup(m *proto.Setup, done *proto.SetupDone) *proto.SetupError
 			return setupError(proto.SetupHostname, "Hostname", err)
 		}
 	}
+	if m.Network.MAC != "" {
+		if failed := setUpNetwork(&m.Network); failed != nil {
+			return failed
+		}
+	}
 	if _, err := mergeRlimits(m.Rlimits, nil); err != nil {
 		return setupError(proto.SetupRlimit, "Rlimits", err)
 	}

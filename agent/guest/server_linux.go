@@ -42,6 +42,7 @@ type Server struct {
 	stopping bool
 	running  map[*execution]struct{}
 	outputs  map[*output]struct{} // open, possibly beyond their execution
+	dials    map[*relay]struct{}
 }
 
 // NewServer returns a Server, which reaps the children of this process from
@@ -55,6 +56,7 @@ func NewServer(defaults Defaults) *Server {
 		reaping:  make(chan struct{}),
 		running:  make(map[*execution]struct{}),
 		outputs:  make(map[*output]struct{}),
+		dials:    make(map[*relay]struct{}),
 	}
 	s.work.Go(func() { s.reaper.run(s.reaping) })
 	return s
@@ -76,20 +78,27 @@ func (s *Server) Handle(conn Conn) {
 		return
 	}
 	t, payload, err := r.Next()
-	if err == nil && t != proto.TypeExec {
-		err = &proto.Error{Op: "operation", Err: proto.ErrUnexpected}
-	}
-	req := new(proto.Exec)
 	if err == nil {
-		err = proto.Unmarshal(payload, req)
+		switch t {
+		case proto.TypeExec:
+			req := new(proto.Exec)
+			if err = proto.Unmarshal(payload, req); err == nil {
+				s.exec(conn, r, req)
+				return
+			}
+		case proto.TypeDial:
+			req := new(proto.Dial)
+			if err = proto.Unmarshal(payload, req); err == nil {
+				s.dial(conn, req)
+				return
+			}
+		default:
+			err = &proto.Error{Op: "operation", Err: proto.ErrUnexpected}
+		}
 	}
-	if err != nil {
-		conn.SetWriteDeadline(time.Now().Add(faultPatience))
-		frame, _ := proto.AppendFrame(proto.AppendHandshake(nil), &proto.Fault{Message: err.Error()})
-		conn.Write(frame)
-		return
-	}
-	s.exec(conn, r, req)
+	conn.SetWriteDeadline(time.Now().Add(faultPatience))
+	frame, _ := proto.AppendFrame(proto.AppendHandshake(nil), &proto.Fault{Message: err.Error()})
+	conn.Write(frame)
 }
 
 // begin enters an execution, unless the server is stopping.
@@ -137,7 +146,8 @@ func (s *Server) carry(o *output) {
 }
 
 // Close kills the commands that still run, closes what their background
-// processes hold open, and waits for all of it and for the reaper.
+// processes hold open and the dialed connections, and waits for all of it and
+// for the reaper.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.stopping = true
@@ -147,6 +157,9 @@ func (s *Server) Close() {
 	}
 	for o := range s.outputs {
 		o.file.Close()
+	}
+	for d := range s.dials {
+		d.close()
 	}
 	s.mu.Unlock()
 	s.commands.Wait()

@@ -163,6 +163,8 @@ type Setup struct {
 	// Disks, when not empty, says that this guest is a copy whose disks may be
 	// others than the original's: these are /dev/vda, /dev/vdb and so on.
 	Disks []DiskSize
+	// Network is what the network card is set up with.
+	Network Network
 }
 
 // Type implements Message.
@@ -183,6 +185,9 @@ func (m *Setup) fields(c *codec) {
 	c.flag(10, &m.MakeWorkdir)
 	c.str(11, &m.Entropy)
 	many(c, 12, &m.Disks, (*DiskSize).fields)
+	if c.field(20, !m.Network.zero()) {
+		c.group(m.Network.fields)
+	}
 }
 
 // SetupDone answers Setup: operations are taken from now on. The stamps are
@@ -216,6 +221,7 @@ const (
 	SetupUser     SetupErrorKind = 7 // does not resolve
 	SetupRlimit   SetupErrorKind = 8
 	SetupScript   SetupErrorKind = 9
+	SetupNetwork  SetupErrorKind = 20
 )
 
 // SetupError answers a Setup that failed. The guest is of no further use.

@@ -5,7 +5,8 @@
 // the guest (vsock port [PortControl] of the host): the agent says [Hello],
 // then answers [Setup], [Ping] and [Shutdown]. An operation connection is made
 // by the host (vsock port [PortExec] of the guest), one for each operation:
-// its first message names the operation, today always [Exec].
+// its first message names the operation, [Exec] or [Dial]. Behind Dial's answer
+// the host's direction is no longer framed.
 //
 // Every connection begins with a handshake of [HandshakeSize] bytes in each
 // direction. The side that connected sends its own together with its first

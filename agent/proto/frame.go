@@ -35,6 +35,15 @@ const (
 	TypeResize      Type = 27 // host → guest: Resize
 )
 
+// Frames of a Dial's connection.
+const (
+	TypeDial      Type = 48 // host → guest: Dial
+	TypeDialed    Type = 49 // guest → host: Dialed
+	TypeDialError Type = 50 // guest → host: DialError; the last frame
+	TypeDialData  Type = 51 // guest → host: data
+	TypeDialEnd   Type = 52 // guest → host: DialEnd; the last frame
+)
+
 // TypeFault is sent by either side before it closes a connection on which the
 // other broke the protocol.
 const TypeFault Type = 31

@@ -17,6 +17,7 @@ import (
 var messages = []Message{
 	&Hello{}, &Setup{}, &SetupDone{}, &SetupError{}, &Ping{}, &Pong{}, &Shutdown{}, &ShutdownDone{}, &Fault{},
 	&Exec{}, &Started{}, &StartError{}, &Exited{}, &StdinCredit{}, &StdinError{}, &Signal{}, &Resize{},
+	&Dial{}, &Dialed{}, &DialError{}, &DialEnd{},
 }
 
 // fill sets every field of a structure, down to the last, to something else.
