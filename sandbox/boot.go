@@ -1,11 +1,14 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/hutchvm/hutch/agent/client"
@@ -42,8 +45,17 @@ var (
 
 // bringUp boots the sandbox whose record s has, and sees to its end. After an
 // error nothing of it is left but the record.
-func (s *Sandbox) bringUp(ctx context.Context, begin time.Time) error {
-	err := s.attempt(ctx, begin)
+func (s *Sandbox) bringUp(ctx context.Context, begin time.Time) (err error) {
+	if s.root, err = openRoot(ctx, s.cfg, s.info.Root, s.record.dir); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.root.close())
+		}
+	}()
+	s.adopt(s.root)
+	err = s.attempt(ctx, begin)
 	if s.template.failed(ctx, err) {
 		err = s.attempt(ctx, begin)
 	}
@@ -70,7 +82,7 @@ func (s *Sandbox) attempt(ctx context.Context, begin time.Time) (err error) {
 		return err
 	}
 	defer src.close()
-	if s.devices, err = openDevices(c, s.record.dir); err != nil {
+	if s.devices, err = openDevices(c, s.record.dir, s.root); err != nil {
 		return err
 	}
 	defer func() {
@@ -181,7 +193,7 @@ func (s *Sandbox) boot(ctx context.Context, control net.Listener) error {
 func (s *Sandbox) bootErr(ctx context.Context, err error) error {
 	var se *proto.SetupError
 	if errors.As(err, &se) {
-		return setupErr(se)
+		return s.setupErr(se)
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -189,15 +201,32 @@ func (s *Sandbox) bootErr(ctx context.Context, err error) error {
 	return err
 }
 
-// setupErr names the option that the guest could not follow.
-func setupErr(se *proto.SetupError) error {
-	option := map[proto.SetupErrorKind]string{
-		proto.SetupHostname: "WithHostname",
-		proto.SetupWorkdir:  "WithWorkdir",
-		proto.SetupUser:     "WithUser",
-		proto.SetupRlimit:   "WithRlimits",
-	}[se.Kind]
-	if option == "" {
+// setupErr names the option that the guest could not follow, or says that the
+// image is at fault.
+func (s *Sandbox) setupErr(se *proto.SetupError) error {
+	c := s.cfg
+	var option string
+	switch se.Kind {
+	case proto.SetupHostname:
+		option = "WithHostname"
+	case proto.SetupWorkdir:
+		if option = "WithWorkdir"; c.Workdir == "" {
+			option = "working directory of the image"
+		}
+	case proto.SetupUser:
+		if option = "WithUser"; c.User == "" {
+			option = "user of the image"
+		}
+	case proto.SetupRlimit:
+		option = "WithRlimits"
+	case proto.SetupScript:
+		option = "WithScripts"
+	case proto.SetupRoot:
+		if s.root.kind != rootDisk {
+			return se
+		}
+		option = "WithImage: " + c.Image
+	default:
 		return se
 	}
 	return invalid(option, "%s", se.Message)
@@ -208,16 +237,23 @@ func (s *Sandbox) setup() *proto.Setup {
 	c := s.cfg
 	entropy := make([]byte, entropySize)
 	rand.Read(entropy) // never fails
+	scripts := make([]proto.Script, 0, len(c.Scripts))
+	for _, name := range slices.Sorted(maps.Keys(c.Scripts)) {
+		scripts = append(scripts, proto.Script{Name: name, Content: c.Scripts[name]})
+	}
 	return &proto.Setup{
 		Hostname: c.Hostname,
 		Root:     s.devices.root,
 		Mounts:   s.devices.mounts,
-		Env:      envList(c.Env),
-		Workdir:  c.Workdir,
-		User:     c.User,
+		Env:      envList(merged(imageEnv(s.root.image.Env), c.Env)),
+		Workdir:  cmp.Or(c.Workdir, imageWorkdir(s.root.image.Workdir)),
+		User:     cmp.Or(c.User, s.root.image.User),
 		Rlimits:  rlimitList(c.Rlimits),
 		Time:     time.Now().UnixNano(),
 		Entropy:  string(entropy),
 		Disks:    s.template.disks(s.devices.list),
+		Scripts:  scripts,
+		// An image's directory need not be in its layers.
+		MakeWorkdir: c.Workdir == "",
 	}
 }

@@ -7,11 +7,13 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/hutchvm/hutch/boot"
+	"github.com/hutchvm/hutch/rootfs/patch"
 	"github.com/hutchvm/hutch/vmm"
 )
 
@@ -37,6 +39,12 @@ const (
 // must not be saved, or means something to one process only, is marked "-".
 type config struct {
 	Name        string              `json:"-"` // the record's
+	Image       string              `json:"image,omitempty"`
+	FSType      string              `json:"fs_type,omitempty"`
+	PullPolicy  PullPolicy          `json:"pull_policy,omitempty"`
+	Entrypoint  *[]string           `json:"entrypoint,omitempty"`
+	Cmd         *[]string           `json:"cmd,omitempty"`
+	Scripts     variables           `json:"scripts,omitempty"`
 	CPUs        int                 `json:"cpus"`
 	Memory      uint64              `json:"memory_bytes"`
 	UpperSize   uint64              `json:"upper_bytes,omitempty"`
@@ -55,6 +63,14 @@ type config struct {
 	Initramfs   string              `json:"initramfs,omitempty"`
 	KVMDevice   string              `json:"kvm_device,omitempty"`
 	NoTemplate  bool                `json:"no_template,omitempty"`
+
+	RegistryInsecure bool            `json:"registry_insecure,omitempty"`
+	RegistryCACerts  [][]byte        `json:"registry_ca_certs,omitempty"`
+	RegistryUser     string          `json:"-"` // a secret, with the password
+	RegistryPassword string          `json:"-"`
+	RegistryAuth     bool            `json:"-"`
+	Patches          []patch.Patch   `json:"-"` // their layer is in the record
+	Progress         func(PullEvent) `json:"-"`
 
 	Replace        bool          `json:"-"`
 	ReplaceTimeout time.Duration `json:"-"`
@@ -77,7 +93,7 @@ func (c *config) apply(opts []Option) error {
 		}
 	}
 	c.Memory = (c.Memory + mib - 1) &^ (mib - 1)
-	for _, check := range []func() error{c.checkName, c.checkSize, c.checkGuest, c.checkLimits, c.checkPaths} {
+	for _, check := range []func() error{c.checkName, c.checkSize, c.checkGuest, c.checkLimits, c.checkPaths, c.checkImage} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -172,13 +188,17 @@ func (c *config) checkGuest() error {
 		if k == "" || !plainText(k+v) {
 			return invalid("WithLabels", "label %q is empty, or it or its value is no UTF-8 text without NUL bytes", k)
 		}
-		for _, p := range []string{"sandbox.", "hutch.", "service."} {
-			if strings.HasPrefix(k, p) {
-				return invalid("WithLabels", "label %q: names that begin with %q are reserved", k, p)
-			}
+		if reservedLabel(k) {
+			return invalid("WithLabels", "label %q: names that begin with %q are reserved", k, reservedLabels)
 		}
 	}
 	return nil
+}
+
+var reservedLabels = []string{"sandbox.", "hutch.", "service."}
+
+func reservedLabel(name string) bool {
+	return slices.ContainsFunc(reservedLabels, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
 // plainText tells whether s can be saved as it is and be part of a path.

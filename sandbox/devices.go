@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/hutchvm/hutch/agent/proto"
-	"github.com/hutchvm/hutch/rootfs/base"
 	"github.com/hutchvm/hutch/virtio"
 	"github.com/hutchvm/hutch/virtio/balloon"
 	"github.com/hutchvm/hutch/virtio/blk"
@@ -25,6 +24,7 @@ type devices struct {
 	mounts []proto.Mount // and the others
 	vsock  *vsock.Device
 	dir    string // of the sandbox's record
+	source *root
 
 	closers []func() error // in reverse order, once no device uses them
 	handed  bool           // list belongs to a machine
@@ -71,9 +71,10 @@ func (d *devices) close() error {
 	return errors.Join(errs...)
 }
 
-// openDevices makes the devices that c asks for; dir is the sandbox's record.
-func openDevices(c *config, dir string) (_ *devices, err error) {
-	d := &devices{dir: dir}
+// openDevices makes the devices that c asks for; dir is the sandbox's record,
+// and source outlives them.
+func openDevices(c *config, dir string, source *root) (_ *devices, err error) {
+	d := &devices{dir: dir, source: source}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -85,24 +86,6 @@ func openDevices(c *config, dir string) (_ *devices, err error) {
 		}
 	}
 	return d, nil
-}
-
-// baseSerial is how the agent finds the read-only disk of the root.
-const baseSerial = "hutch-base"
-
-// addRoot adds the disks of the root file system.
-func (d *devices) addRoot(c *config) error {
-	img, err := base.Open(c.cacheDir())
-	if err != nil {
-		return err
-	}
-	d.onClose(img.File.Close)
-	disk, err := blk.NewFile(img.File)
-	if err != nil {
-		return err
-	}
-	d.root.Base = proto.Disk{Serial: baseSerial, FSType: "erofs"}
-	return d.addDisk("base disk", blk.Config{Backend: disk, ReadOnly: true, Serial: baseSerial})
 }
 
 func (d *devices) addVsock(*config) (err error) {

@@ -3,6 +3,8 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+
+	"github.com/hutchvm/hutch/rootfs/oci"
 )
 
 // Errors of this package, to be tested for with errors.Is.
@@ -17,6 +19,11 @@ var (
 	ErrNotRunning = errors.New("sandbox is not running")
 	// ErrStillRunning means that the sandbox runs, in this process or another, where it must not.
 	ErrStillRunning = errors.New("sandbox is still running")
+	// ErrImageNotFound means that there is no image of that name, neither here
+	// nor, where that was asked, in its registry; or no file of that path.
+	ErrImageNotFound = oci.ErrImageNotFound
+	// ErrImagePull means that an image could not be had from its registry.
+	ErrImagePull = oci.ErrImagePull
 	// ErrExecTimeout means that a command was killed at the end of its time.
 	ErrExecTimeout = errors.New("command timed out")
 	// ErrOutputLimit means that a command was killed because it printed more

@@ -42,6 +42,8 @@ type rootPin struct {
 	BaseSize int64  `json:"base_size,omitempty"`
 	// Image is an OCI image's digest.
 	Image string `json:"image,omitempty"`
+	// Patched says that there is a layer of patches.
+	Patched bool `json:"patched,omitempty"`
 }
 
 // remnant tells whether the record is of no use when no process has its lock:

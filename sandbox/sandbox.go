@@ -37,6 +37,7 @@ type Sandbox struct {
 	machine *vmm.Machine
 	agent   *client.Agent
 	console *consoleLog
+	root    *root
 	devices *devices
 	timings Timings
 	// template is how the guest comes from a snapshot, or makes one.

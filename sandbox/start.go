@@ -68,12 +68,18 @@ func (i *info) reconfigure(home string, opts []Option) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := copied.Config
+	c, saved := copied.Config, i.Config
 	c.Name, c.Home, c.ReplaceTimeout = i.Name, home, stopTimeout
 	if err := c.apply(opts); err != nil {
 		return nil, err
 	}
-	switch saved := i.Config; {
+	switch {
+	case c.Image != saved.Image:
+		return nil, invalid("WithImage", "the sandbox was created with another one")
+	case c.FSType != saved.FSType:
+		return nil, invalid("WithFSType", "the sandbox was created with another one")
+	case len(c.Patches) > 0:
+		return nil, invalid("WithPatches", "the root has been made already")
 	case c.upperSize() < saved.upperSize():
 		return nil, invalid("WithOCIUpperSize", "%d bytes: the disk has %d and cannot shrink", c.upperSize(), saved.upperSize())
 	case c.Ephemeral:

@@ -142,7 +142,7 @@ func (s *Sandbox) watch() {
 	}
 	s.mu.Unlock()
 	s.agent.Close()
-	err := errors.Join(s.machine.Close(), s.devices.close())
+	err := errors.Join(s.machine.Close(), s.devices.close(), s.root.close())
 
 	s.mu.Lock()
 	status, crash := StatusStopped, (*CrashError)(nil)

@@ -23,7 +23,7 @@ func (c *config) upperSize() uint64 {
 	switch {
 	case c.UpperSize > 0:
 		return c.UpperSize
-	case c.Ephemeral:
+	case c.Ephemeral && c.Image == "":
 		return 0
 	}
 	return defaultUpperSize

@@ -11,7 +11,11 @@ package base
 
 import (
 	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"os"
+	"strings"
 
 	"github.com/hutchvm/hutch/internal/artifact"
 	"github.com/hutchvm/hutch/internal/cachefile"
@@ -48,6 +52,8 @@ type Image struct {
 	File *os.File
 	// Size of the image in bytes, a multiple of 4096.
 	Size int64
+	// Digest of its content, "sha256:…".
+	Digest string
 }
 
 // Close closes the file. Calling it again does no harm.
@@ -80,5 +86,30 @@ func Open(cacheDir string) (*Image, error) {
 	if err != nil {
 		return nil, &Error{"open", err}
 	}
-	return &Image{File: f, Size: want.Size}, nil
+	return &Image{File: f, Size: want.Size, Digest: digestPrefix + hex.EncodeToString(want.Digest[:])}, nil
+}
+
+const digestPrefix = "sha256:"
+
+// ErrMissing means that the image of a digest is neither this program's nor in
+// the cache.
+var ErrMissing = errors.New("base image of another version of this program, no longer in the cache")
+
+// OpenDigest opens the base image that an Image's Digest and Size name: this
+// program's, or one that another version of it has left in the cache.
+func OpenDigest(cacheDir, digest string, size int64) (*Image, error) {
+	if img, err := Open(cacheDir); err != nil || img.Digest == digest {
+		return img, err
+	} else {
+		img.Close()
+	}
+	var d cachefile.Digest
+	if b, err := hex.DecodeString(strings.TrimPrefix(digest, digestPrefix)); err != nil || copy(d[:], b) != len(d) || len(b) != len(d) {
+		return nil, &Error{"open", fmt.Errorf("%q is no digest", digest)}
+	}
+	f, err := cachefile.Get(cacheDir, imageContent, d, size, func(*os.File) error { return ErrMissing })
+	if err != nil {
+		return nil, &Error{"open", err}
+	}
+	return &Image{File: f, Size: size, Digest: digest}, nil
 }

@@ -1,8 +1,10 @@
 package base
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/hutchvm/hutch/internal/artifact"
 	"github.com/hutchvm/hutch/internal/artifact/build"
+	"github.com/hutchvm/hutch/internal/cachefile"
 	"github.com/hutchvm/hutch/rootfs/base/internal/product"
 )
 
@@ -227,5 +230,44 @@ func TestContents(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestOpenDigest: the image of this program, one that another version left in
+// the cache, and one that is gone.
+func TestOpenDigest(t *testing.T) {
+	dir := t.TempDir()
+	img, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	same, err := OpenDigest(dir, img.Digest, img.Size)
+	if err != nil || same.Digest != img.Digest {
+		t.Fatalf("%+v, %v", same, err)
+	}
+	same.Close()
+	old := bytes.Repeat([]byte("old!"), 1024)
+	sum := sha256.Sum256(old)
+	f, err := cachefile.Get(dir, imageContent, sum, int64(len(old)), func(w *os.File) error {
+		_, err := w.Write(old)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	other, err := OpenDigest(dir, fmt.Sprintf("sha256:%x", sum), int64(len(old)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.Close()
+	if _, err := OpenDigest(dir, "sha256:"+strings.Repeat("0", 64), 4096); !errors.Is(err, ErrMissing) {
+		t.Errorf("an image that is gone: %v", err)
+	}
+	for _, bad := range []string{"", "sha256:12", "sha256:" + strings.Repeat("x", 64), "sha256:" + strings.Repeat("0", 66)} {
+		if _, err := OpenDigest(dir, bad, 4096); err == nil || errors.Is(err, ErrMissing) {
+			t.Errorf("%q: %v", bad, err)
+		}
 	}
 }
