@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -188,6 +189,10 @@ func (h *Handle) StartedAt() time.Time { return h.info.Started }
 // EndedAt is when it last ended, zero while it runs or when nobody knows.
 func (h *Handle) EndedAt() time.Time { return h.info.Ended }
 
+// ImageDigest is the digest ("sha256:…") of the image that the sandbox is made
+// of, the embedded base image included; "" for directories and disk images.
+func (h *Handle) ImageDigest() string { return cmp.Or(h.info.Root.Image, h.info.Root.Base) }
+
 // Start boots the sandbox; see [Start].
 func (h *Handle) Start(ctx context.Context, opts ...Option) (*Sandbox, error) {
 	return Start(ctx, h.info.Name, append(slices.Clone(opts), WithHome(h.home))...)
@@ -201,6 +206,11 @@ func (h *Handle) Remove(ctx context.Context) error {
 // Config is what a sandbox was created or last started with. Its environment
 // may hold secrets.
 type Config struct {
+	Image       string              `json:"image,omitempty"`
+	FSType      string              `json:"fs_type,omitempty"`
+	Entrypoint  *[]string           `json:"entrypoint,omitempty"` // nil: the image's
+	Cmd         *[]string           `json:"cmd,omitempty"`        // nil: the image's
+	Scripts     map[string]string   `json:"scripts,omitempty"`
 	CPUs        int                 `json:"cpus"`
 	Memory      uint64              `json:"memory_bytes"`
 	UpperSize   uint64              `json:"upper_bytes"` // of the writable disk, 0 if there is none
@@ -219,8 +229,17 @@ type Config struct {
 func (h *Handle) Config() Config {
 	c := h.info.Config
 	return Config{
+		Image: c.Image, FSType: c.FSType, Entrypoint: cloneWords(c.Entrypoint), Cmd: cloneWords(c.Cmd), Scripts: maps.Clone(c.Scripts),
 		CPUs: c.CPUs, Memory: c.Memory, UpperSize: c.upperSize(), Env: maps.Clone(c.Env), Workdir: c.Workdir, User: c.User,
 		Hostname: c.Hostname, Shell: c.Shell, Rlimits: maps.Clone(c.Rlimits), Labels: maps.Clone(c.Labels),
 		MaxDuration: c.MaxDuration, Ephemeral: c.Ephemeral,
 	}
+}
+
+func cloneWords(words *[]string) *[]string {
+	if words == nil {
+		return nil
+	}
+	c := slices.Clone(*words)
+	return &c
 }

@@ -11,7 +11,7 @@ import (
 // embedded base image. A name that begins with "/", "./" or "../" is a path on
 // the host:
 //
-//   - a disk image (.raw, .qcow2, .vmdk) is used in place: what the guest writes
+//   - a disk image (.raw, .img, .qcow2, .vmdk) is used in place: what the guest writes
 //     goes into it, and no other sandbox can use it meanwhile;
 //   - an OCI layout, or a tar file of "docker save" or of an OCI layout, is
 //     loaded as an image;

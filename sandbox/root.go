@@ -12,9 +12,12 @@ import (
 
 	"github.com/hutchvm/hutch/agent/proto"
 	"github.com/hutchvm/hutch/rootfs/base"
+	"github.com/hutchvm/hutch/rootfs/diskimage"
 	"github.com/hutchvm/hutch/rootfs/oci"
 	"github.com/hutchvm/hutch/rootfs/patch"
+	"github.com/hutchvm/hutch/rootfs/share"
 	"github.com/hutchvm/hutch/virtio/blk"
+	virtiofs "github.com/hutchvm/hutch/virtio/fs"
 )
 
 // rootKind is what a root file system is made of.
@@ -33,10 +36,6 @@ func isPath(ref string) bool {
 	return strings.HasPrefix(ref, "/") || ref == "." || ref == ".." || strings.HasPrefix(ref, "./") || strings.HasPrefix(ref, "../")
 }
 
-// diskFormats are those of disk images, by extension. Content is never looked
-// at: the guest writes it.
-var diskFormats = []string{".raw", ".qcow2", ".vmdk"}
-
 // rootKind looks what the image is; of a path that needs a look at the file.
 func (c *config) rootKind() (rootKind, error) {
 	switch {
@@ -44,8 +43,9 @@ func (c *config) rootKind() (rootKind, error) {
 		return rootBase, nil
 	case !isPath(c.Image):
 		return rootImage, nil
-	case slices.Contains(diskFormats, strings.ToLower(filepath.Ext(c.Image))):
-		return rootDisk, nil
+	}
+	if _, err := diskimage.FormatOf(c.Image); err == nil {
+		return rootDisk, nil // by its name: the content is the guest's
 	}
 	st, err := os.Stat(c.Image)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -73,7 +73,9 @@ type root struct {
 	pin     rootPin
 	image   oci.Config // what the image says; empty for what is no image
 	file    *os.File   // the EROFS image, if it is one
-	patches *os.File   // the layer above, if there is one
+	share   *share.Server
+	disk    *diskimage.Image
+	patches *os.File // the layer above, if there is one
 	closers []func() error
 }
 
@@ -106,6 +108,10 @@ func openRoot(ctx context.Context, c *config, pin rootPin, dir string) (_ *root,
 		err = r.openBase(c.cacheDir())
 	case rootImage, rootArchive:
 		err = r.openImage(ctx, c)
+	case rootDir:
+		err = r.openDir(c.Image)
+	case rootDisk:
+		err = r.openDisk(c.Image)
 	}
 	if err == nil {
 		err = r.openPatches(ctx, c, dir)
@@ -145,6 +151,36 @@ func (r *root) openBase(cache string) error {
 	}
 	r.closers = append(r.closers, img.Close)
 	r.file, r.pin.Base, r.pin.BaseSize = img.File, img.Digest, img.Size
+	return nil
+}
+
+// openDir shares a directory, which the guest cannot change.
+func (r *root) openDir(path string) error {
+	s, err := share.New(share.Config{})
+	if err != nil {
+		return err
+	}
+	r.closers = append(r.closers, s.Close)
+	if err := s.Add(rootExport, share.Options{Path: path, ReadOnly: true}); err != nil {
+		return fmt.Errorf("%w: WithImage: %w", ErrInvalidConfig, err)
+	}
+	r.share = s
+	return nil
+}
+
+// openDisk opens a disk image, which nobody else may use meanwhile.
+func (r *root) openDisk(path string) error {
+	format, err := diskimage.FormatOf(path)
+	if err == nil {
+		r.disk, err = diskimage.Open(path, format, diskimage.Options{})
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: WithImage: %w", ErrImageNotFound, err)
+	case err != nil:
+		return fmt.Errorf("%w: WithImage: %w", ErrInvalidConfig, err)
+	}
+	r.closers = append(r.closers, r.disk.Close)
 	return nil
 }
 
@@ -278,11 +314,25 @@ const (
 	// baseSerial and patchSerial are how the agent finds the read-only disks of the root.
 	baseSerial  = "hutch-base"
 	patchSerial = "hutch-patches"
+	// rootTag is the same for a share, in which rootExport is the root.
+	rootTag    = "hutch-root"
+	rootExport = "root"
 )
 
-// addRoot adds the disks of the root file system.
-func (d *devices) addRoot(*config) error {
-	if d.source.file != nil {
+// addRoot adds the disks and shares of the root file system.
+func (d *devices) addRoot(c *config) error {
+	switch {
+	case d.source.disk != nil:
+		d.root = proto.Root{Base: proto.Disk{Serial: baseSerial, FSType: c.FSType}, Direct: true}
+		return d.addDisk("root disk", blk.Config{Backend: d.source.disk, Serial: baseSerial, OnError: c.diskError("root disk")})
+	case d.source.share != nil:
+		dev, err := virtiofs.New(virtiofs.Config{Tag: rootTag, Handler: d.source.share})
+		if err != nil {
+			return err
+		}
+		d.root.Base = proto.Disk{Device: rootTag, FSType: "virtiofs", Dir: "/" + rootExport}
+		d.add("root share", dev)
+	default:
 		d.root.Base = proto.Disk{Serial: baseSerial, FSType: "erofs"}
 		if err := d.addImage("base disk", d.source.file, baseSerial); err != nil {
 			return err

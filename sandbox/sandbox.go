@@ -74,7 +74,7 @@ type Timings struct {
 func (s *Sandbox) Name() string { return s.name }
 
 // Labels are the sandbox's labels; the map is the caller's own.
-func (s *Sandbox) Labels() map[string]string { return maps.Clone(s.cfg.Labels) }
+func (s *Sandbox) Labels() map[string]string { return maps.Clone(s.info.Labels) }
 
 // Timings tell how long each phase of Create took.
 func (s *Sandbox) Timings() Timings { return s.timings }

@@ -33,7 +33,7 @@ func (c *config) upperSize() uint64 {
 // sparse file. That of an ephemeral sandbox has no name once it is open.
 func (d *devices) addUpper(c *config) error {
 	size := c.upperSize()
-	if size == 0 {
+	if size == 0 || d.root.Direct {
 		return nil
 	}
 	f, err := openUpper(filepath.Join(d.dir, upperName), int64(size), c.Ephemeral)
@@ -46,10 +46,14 @@ func (d *devices) addUpper(c *config) error {
 		return err
 	}
 	d.root.Upper = proto.Disk{Serial: upperSerial, FSType: "ext4"}
-	return d.addDisk("writable disk", blk.Config{Backend: file, Serial: upperSerial, OnError: func(err error) {
-		// The guest sees an I/O error and stops writing; its file system stays consistent.
-		c.Logger.Error("writable disk", "sandbox", c.Name, "error", err)
-	}})
+	return d.addDisk("writable disk", blk.Config{Backend: file, Serial: upperSerial, OnError: c.diskError("writable disk")})
+}
+
+// diskError logs what went wrong with a file behind a disk, such as a full disk
+// of the host. The guest sees an I/O error and stops writing, so its file system
+// stays consistent.
+func (c *config) diskError(disk string) func(error) {
+	return func(err error) { c.Logger.Error(disk, "sandbox", c.Name, "error", err) }
 }
 
 // openUpper opens the writable disk, and makes it or lets it grow to size as needed.

@@ -125,7 +125,7 @@ func (r *root) overlay(m *proto.Root) *proto.SetupError {
 	if err := mountDisk(&m.Base, baseDir, unix.MS_RDONLY); err != nil {
 		return fail("Root.Base", err)
 	}
-	lower := baseDir
+	lower := baseDir + m.Base.Dir
 	for i := range m.Layers {
 		field := "Root.Layers[" + strconv.Itoa(i) + "]"
 		dir := layersDir + strconv.Itoa(i)
@@ -135,7 +135,7 @@ func (r *root) overlay(m *proto.Root) *proto.SetupError {
 		if err := mountDisk(&m.Layers[i], dir, unix.MS_RDONLY); err != nil {
 			return fail(field, err)
 		}
-		lower = dir + ":" + lower // the topmost comes first
+		lower = dir + m.Layers[i].Dir + ":" + lower // the topmost comes first
 	}
 	var err error
 	if m.Upper != (proto.Disk{}) {

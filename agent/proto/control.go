@@ -36,12 +36,14 @@ type Disk struct {
 	Device string // such as "/dev/vda"
 	Serial string // the serial of a virtio-blk device
 	FSType string // such as "erofs" or "ext4"
+	Dir    string // the directory in it that counts, such as "/root"; "" is all
 }
 
 func (m *Disk) fields(c *codec) {
 	c.str(1, &m.Device)
 	c.str(2, &m.Serial)
 	c.str(3, &m.FSType)
+	c.str(4, &m.Dir)
 }
 
 // Root is the guest's root: an overlay of a writable layer on read-only ones,
