@@ -3,6 +3,7 @@ package sandbox_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 
 	"github.com/erofs/go-erofs"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -23,7 +25,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/hutchvm/hutch/internal/kvmtest"
 	"github.com/hutchvm/hutch/rootfs/base"
@@ -59,36 +63,40 @@ func tree(t testing.TB) string {
 	return dir
 }
 
-// layerOf makes an image layer of a directory.
-func layerOf(t testing.TB, dir string) v1.Layer {
-	t.Helper()
+// treeLayer is the tree as an image layer, uncompressed: compressing is slow in
+// an emulated host.
+var treeLayer = sync.OnceValues(func() (v1.Layer, error) {
+	dir, err := baseTree()
+	if err != nil {
+		return nil, err
+	}
+	return layerOf(os.DirFS(dir))
+})
+
+func layerOf(fsys fs.FS) (v1.Layer, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	if err := w.AddFS(os.DirFS(dir)); err != nil {
-		t.Fatal(err)
+	if err := w.AddFS(fsys); err != nil {
+		return nil, err
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return layer
+	err := w.Close()
+	return static.NewLayer(b.Bytes(), types.OCIUncompressedLayer), err
 }
 
 // testImage is the tree as an image; flavour is what its second layer writes
 // into /etc/flavour.
 func testImage(t testing.TB, flavour string) v1.Image {
 	t.Helper()
-	second := t.TempDir()
-	if err := os.Mkdir(filepath.Join(second, "etc"), 0o755); err != nil {
+	tree(t)
+	first, err := treeLayer()
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(second, "etc/flavour"), []byte(flavour+"\n"), 0o644); err != nil {
+	second, err := layerOf(fstest.MapFS{"etc/flavour": {Data: []byte(flavour + "\n"), Mode: 0o644}})
+	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := mutate.AppendLayers(empty.Image, layerOf(t, tree(t)), layerOf(t, second))
+	img, err := mutate.AppendLayers(empty.Image, first, second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +131,7 @@ func TestImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	host := t.TempDir()
-	if err := os.WriteFile(filepath.Join(host, "file"), []byte("from the host"), 0o640); err != nil {
+	if err := os.WriteFile(filepath.Join(host, "file"), []byte("from the host"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 
@@ -155,8 +163,9 @@ func TestImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { sandbox.Remove(t.Context(), "image", sandbox.WithHome(home)) })
-	defer func() { sb.Close() }()
+	t.Cleanup(func() { sandbox.Remove(context.Background(), "image", sandbox.WithHome(home)) })
+	first := sb
+	t.Cleanup(func() { first.Close() })
 	if !slices.Contains(kinds, sandbox.PullResolved) || kinds[len(kinds)-1] != sandbox.PullComplete {
 		t.Errorf("events are %v", kinds)
 	}
@@ -173,7 +182,7 @@ func TestImage(t *testing.T) {
 	if l := sb.Labels(); l["maker"] != "image" || l["ours"] != "yes" || l["sandbox.reserved"] != "" {
 		t.Errorf("labels are %v", l)
 	}
-	shell(t, sb, "echo written > /etc/flavour; rm /etc/link; mv /opt/deep /opt/moved; mkdir /etc/group", sandbox.WithExecUser("root"))
+	shell(t, sb, "echo written > /etc/flavour; rm /etc/link; mv /opt/deep /opt/moved; mkdir /etc/nothing", sandbox.WithExecUser("root"))
 	if err := sb.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -182,11 +191,13 @@ func TestImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Close() // and nobody needs it
-	if sb, err = sandbox.Start(t.Context(), "image", sandbox.WithHome(home)); err != nil {
+	sb, err = sandbox.Start(t.Context(), "image", sandbox.WithHome(home))
+	if err != nil {
 		t.Fatal(err)
 	}
-	got = shell(t, sb, `cat /etc/flavour; cat /opt/moved/file; echo; ls /etc/link 2>/dev/null; ls -d /etc/group; cat /etc/patched; greet; pwd; id -un`)
-	want = "written\nfrom the host\n/etc/group\ntext\ngreetings from /run/hutch/bin/greet\n/srv/app\nuser"
+	defer sb.Close()
+	got = shell(t, sb, `cat /etc/flavour; cat /opt/moved/file; echo; ls /etc/link 2>/dev/null; ls -d /etc/nothing; cat /etc/patched; greet; pwd; id -un`)
+	want = "written\nfrom the host\n/etc/nothing\ntext\ngreetings from /run/hutch/bin/greet\n/srv/app\nuser"
 	if got != want {
 		t.Errorf("after the start the guest says\n%s\nwant\n%s", got, want)
 	}

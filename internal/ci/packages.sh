@@ -4,7 +4,7 @@
 set -euo pipefail
 
 packages=(
-	e2fsprogs  # e2fsck, debugfs, resize2fs: the checkers of rootfs/ext4
+	e2fsprogs  # e2fsck, debugfs, resize2fs: the checkers of rootfs/ext4; mke2fs: disk images as roots
 	qemu-utils # qemu-img: the peer of rootfs/diskimage
 	erofs-utils # fsck.erofs: the checker of rootfs/erofs
 	umoci  # the peer of rootfs/layer
