@@ -3,7 +3,6 @@ package oci
 import (
 	"archive/tar"
 	"bufio"
-	"bytes"
 	"context"
 	"io"
 	"io/fs"
@@ -96,9 +95,7 @@ func (c *ctxReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-func isCompressed(magic []byte) bool {
-	return bytes.HasPrefix(magic, []byte{0x1f, 0x8b}) || bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd})
-}
+func isCompressed(magic []byte) bool { return isGzip(magic) || isZstd(magic) }
 
 // dirArchive is a directory that cannot be left, not even by symbolic links.
 type dirArchive struct{ root *os.Root }

@@ -45,13 +45,8 @@ func (s *Store) convertRoot(ctx context.Context, key string, layers []*stream) (
 	if err := f.Truncate(0); err != nil {
 		return root{}, err
 	}
-	if err := s.convert(ctx, layers, f); err != nil {
+	if err := s.unpack(ctx, layers, f); err != nil {
 		return root{}, err
-	}
-	for _, l := range layers {
-		if err := l.finish(ctx); err != nil {
-			return root{}, err
-		}
 	}
 	return s.publish(f, path, key)
 }
@@ -76,29 +71,27 @@ func (s *Store) publish(f *os.File, path, key string) (root, error) {
 	return root{Key: key, Size: st.Size()}, os.Rename(f.Name(), path)
 }
 
-// convertLayers is the conversion proper. The layers come to it uncompressed,
-// verified and bounded by us, so that decompressing runs beside it.
-func (s *Store) convertLayers(ctx context.Context, layers []*stream, out *os.File) error {
+// unpack converts the layers into f. Each is verified against its diffID there.
+// The layers come uncompressed, because media types are not to be relied on.
+func (s *Store) unpack(ctx context.Context, layers []*stream, f *os.File) error {
 	in := make([]layer.Layer, len(layers))
 	for i, l := range layers {
-		in[i] = layer.Layer{Open: l.open, Compression: layer.None, Name: l.blob.desc.Digest.String()}
+		in[i] = layer.Layer{Open: l.open, Compression: layer.None, Name: l.blob.desc.Digest.String(), DiffID: l.diffID}
 	}
-	_, err := layer.Convert(ctx, in, out, layer.Options{Scratch: s.path(rootsDir)})
+	_, err := s.convert(ctx, in, f, layer.Options{Scratch: s.path(rootsDir), Limits: layer.Limits{TotalBytes: MaxImage}})
+	var le *layer.Error
 	switch {
-	case err == nil || ctx.Err() != nil:
+	case err == nil || ctx.Err() != nil || !errors.As(err, &le) || le.Layer < 0:
 		return err
 	case errors.Is(err, layer.ErrLimit):
 		return fmt.Errorf("%w: %w", ErrLimit, err)
+	case errors.Is(err, layer.ErrDigest):
+		err = fmt.Errorf("%w: %w", ErrDigest, err)
+	default:
+		err = fmt.Errorf("%w: %w", ErrInvalidImage, err)
 	}
-	// What is wrong with a layer's bytes, its stream knows better.
-	for _, l := range layers {
-		if why := l.failure(); why != nil {
-			return why
-		}
-	}
-	var le *layer.Error
-	if errors.As(err, &le) && le.Layer >= 0 {
-		return fmt.Errorf("%w: %w", ErrInvalidImage, err)
+	if le.Layer < len(layers) && layers[le.Layer].blob.resume {
+		err = fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	return err
 }

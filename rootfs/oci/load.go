@@ -333,9 +333,9 @@ func (d *dockerSource) describe(ctx context.Context, name string) (v1.Descriptor
 	}
 	defer f.Close()
 	var magic [4]byte
-	if _, err := f.ReadAt(magic[:], 0); err == nil && magic[0] == 0x1f {
+	if _, err := f.ReadAt(magic[:], 0); err == nil && isGzip(magic[:]) {
 		desc.MediaType = types.DockerLayer
-	} else if isCompressed(magic[:]) {
+	} else if isZstd(magic[:]) {
 		desc.MediaType = dockerLayerZstd
 	}
 	h := sha256.New()

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -27,6 +28,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"go.uber.org/goleak"
+
+	"github.com/hutchvm/hutch/rootfs/layer"
 )
 
 func TestMain(m *testing.M) {
@@ -55,19 +58,23 @@ func TestMain(m *testing.M) {
 }
 
 // concat is a converter whose result shows what it was given.
-func concat(ctx context.Context, layers []*stream, out *os.File) error {
-	for _, l := range layers {
-		r, err := l.open(ctx)
+func concat(ctx context.Context, layers []layer.Layer, out *os.File, _ layer.Options) (layer.Stats, error) {
+	for i, l := range layers {
+		r, err := l.Open(ctx)
 		if err != nil {
-			return err
+			return layer.Stats{}, &layer.Error{Layer: i, Err: err}
 		}
-		_, err = io.Copy(out, r)
+		h := sha256.New()
+		_, err = io.Copy(io.MultiWriter(out, h), r)
 		r.Close()
+		if err == nil && fmt.Sprintf("sha256:%x", h.Sum(nil)) != l.DiffID {
+			err = layer.ErrDigest
+		}
 		if err != nil {
-			return err
+			return layer.Stats{}, &layer.Error{Layer: i, Err: err}
 		}
 	}
-	return nil
+	return layer.Stats{}, nil
 }
 
 // newStore opens a store with a quick converter and short pauses.

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hutchvm/hutch/rootfs/layer"
 )
 
 // childVariable makes the test binary pull an image instead: it holds the home
@@ -22,9 +24,9 @@ func child() int {
 	home, ref, _ := strings.Cut(os.Getenv(childVariable), " ")
 	s, err := Open(home)
 	if err == nil {
-		s.convert = func(ctx context.Context, l []*stream, out *os.File) error {
+		s.convert = func(ctx context.Context, l []layer.Layer, out *os.File, o layer.Options) (layer.Stats, error) {
 			fmt.Println("converting")
-			return concat(ctx, l, out)
+			return concat(ctx, l, out, o)
 		}
 		_, err = s.Pull(context.Background(), ref, PullOptions{})
 	}

@@ -212,8 +212,6 @@ func (s *Store) fetchAndConvert(ctx context.Context, src source, res *resolved, 
 	blobs := map[string]*blob{}
 	var queue []func() error
 	streams := make([]*stream, len(layers))
-	var budget atomic.Int64
-	budget.Store(MaxImage)
 	for i, l := range layers {
 		total += l.Size
 		b := blobs[l.Digest]
@@ -232,7 +230,7 @@ func (s *Store) fetchAndConvert(ctx context.Context, src source, res *resolved, 
 				return nil
 			})
 		}
-		streams[i] = &stream{blob: b, diffID: l.DiffID, budget: &budget, consumed: p.convert}
+		streams[i] = &stream{blob: b, diffID: l.DiffID, consumed: p.convert}
 	}
 	p.start(total)
 	defer func() {

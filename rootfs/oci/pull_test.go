@@ -20,6 +20,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/hutchvm/hutch/rootfs/layer"
 )
 
 var nopLogger = log.New(io.Discard, "", 0)
@@ -205,9 +207,9 @@ func TestSharing(t *testing.T) {
 	three := withConfig(t, one, v1.Config{Cmd: []string{"other"}})
 	s := newStore(t, t.TempDir())
 	conversions := 0
-	s.convert = func(ctx context.Context, l []*stream, out *os.File) error {
+	s.convert = func(ctx context.Context, l []layer.Layer, out *os.File, o layer.Options) (layer.Stats, error) {
 		conversions++
-		return concat(ctx, l, out)
+		return concat(ctx, l, out, o)
 	}
 	for i, img := range []v1.Image{one, two, three} {
 		got, err := s.Pull(t.Context(), reg.push(t, fmt.Sprintf("i%d", i), img), PullOptions{})
@@ -236,11 +238,11 @@ func TestAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		s := newStore(t, home)
-		s.convert = func(ctx context.Context, l []*stream, out *os.File) error {
+		s.convert = func(ctx context.Context, l []layer.Layer, out *os.File, o layer.Options) (layer.Stats, error) {
 			mu.Lock()
 			conversions++
 			mu.Unlock()
-			return concat(ctx, l, out)
+			return concat(ctx, l, out, o)
 		}
 		wg.Go(func() {
 			img, err := s.Pull(t.Context(), ref, PullOptions{})

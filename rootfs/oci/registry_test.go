@@ -425,8 +425,8 @@ func TestHostile(t *testing.T) {
 		"blob: wrong range":             {img, wrongRange(packed), ErrImagePull, ""},
 		"configuration: other platform": {arm, nil, ErrUnsupportedImage, "linux/arm64"},
 		"configuration: fewer layers":   {missing, nil, ErrInvalidImage, "1 layers"},
-		"layer: wrong uncompressed":     {wrongDiff, nil, ErrDigest, "uncompressed"},
-		"layer: broken compression":     {notGzip, nil, ErrInvalidImage, "decompressing"},
+		"layer: wrong uncompressed":     {wrongDiff, nil, ErrDigest, "digest mismatch"},
+		"layer: broken compression":     {notGzip, nil, ErrInvalidImage, "layer 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			reg := newRegistry(t)

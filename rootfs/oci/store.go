@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/hutchvm/hutch/rootfs/layer"
 )
 
 const (
@@ -34,7 +36,7 @@ const (
 type Store struct {
 	dir     string
 	backoff func(attempt int) time.Duration // before retrying a transfer
-	convert func(ctx context.Context, layers []*stream, out *os.File) error
+	convert func(ctx context.Context, layers []layer.Layer, out *os.File, opts layer.Options) (layer.Stats, error)
 }
 
 // Open opens the store below home, making its directories when they are missing.
@@ -42,8 +44,7 @@ func Open(home string) (*Store, error) {
 	if home == "" {
 		return nil, opError("open", "", fail(ErrInvalidOptions, "no home directory"))
 	}
-	s := &Store{dir: filepath.Join(home, storeDir), backoff: defaultBackoff}
-	s.convert = s.convertLayers
+	s := &Store{dir: filepath.Join(home, storeDir), backoff: defaultBackoff, convert: layer.Convert}
 	for _, d := range []string{refsDir, manifestsDir, blobsDir, rootsDir} {
 		if err := os.MkdirAll(s.path(d), 0o700); err != nil {
 			return nil, opError("open", "", err)
