@@ -308,7 +308,7 @@ func TestSave(t *testing.T) {
 }
 
 // tool finds a program that tests compare with.
-func tool(t *testing.T, name string) string {
+func tool(t testing.TB, name string) string {
 	path, err := exec.LookPath(name)
 	if err != nil {
 		if os.Getenv("HUTCH_REQUIRE_KVM") == "1" {

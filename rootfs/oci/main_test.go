@@ -32,10 +32,13 @@ import (
 	"github.com/hutchvm/hutch/rootfs/layer"
 )
 
+var userCache string
+
 func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) != "" {
 		os.Exit(child())
 	}
+	userCache, _ = os.UserCacheDir() // before HOME changes
 	// No credentials of whoever runs the tests.
 	dir, err := os.MkdirTemp("", "oci-test-")
 	if err != nil {
