@@ -187,6 +187,9 @@ func (r *rxQueue) fill(h *Header, frame [][]byte, total, taken int) {
 	}
 	var hdr [headerLen]byte
 	h.put(&hdr, buffers)
+	if !r.sess.Has(featureGuestCsum) {
+		hdr[0] &^= flagDataValid // the driver would not know it
+	}
 	src, from := hdr[:], -1
 	for i := range taken {
 		c := &r.chains[i]
