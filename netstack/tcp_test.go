@@ -72,4 +72,3 @@ func TestRefused(t *testing.T) {
 		t.Errorf("stats %+v", st)
 	}
 }
-
