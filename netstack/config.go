@@ -81,7 +81,7 @@ type Config struct {
 	DialUDP func(context.Context, netip.AddrPort) (net.Conn, error)
 
 	// MaxConnections bounds the TCP connections of the guest, 1 to 4096; 256 if
-	// 0. Connections over it wait unanswered, as with a full backlog.
+	// 0. Up to 1,024 more wait for their turn, unanswered.
 	MaxConnections int
 	// Transmit limits what the guest sends, Receive what it gets.
 	Transmit, Receive Rate

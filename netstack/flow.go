@@ -56,10 +56,10 @@ type Stats struct {
 }
 
 type counters struct {
-	txDropped, rxDropped    atomic.Uint64
-	opened, denied, failed  atomic.Uint64
-	limited, pings          atomic.Uint64
-	dnsQueries, unreachable atomic.Uint64
+	txDropped, rxDropped   atomic.Uint64
+	opened, denied, failed atomic.Uint64
+	limited, pings         atomic.Uint64
+	unreachable            atomic.Uint64
 }
 
 // Stats returns the counters.
@@ -70,7 +70,7 @@ func (s *Stack) Stats() Stats {
 		TxFrames: d.TxFrames, TxBytes: d.TxBytes, RxFrames: d.RxFrames, RxBytes: d.RxBytes,
 		TxDropped: d.TxDrops + c.txDropped.Load(),
 		RxDropped: d.RxDrops + c.rxDropped.Load(),
-		TCPFlows:  int(s.tcpFlows.Load()),
+		TCPFlows:  len(s.slots),
 		UDPFlows:  s.udp.count(),
 		Opened:    c.opened.Load(), Denied: c.denied.Load(), Failed: c.failed.Load(),
 		Limited: c.limited.Load(), Pings: c.pings.Load(),

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -109,6 +110,9 @@ type guest struct {
 	free []uint16
 	rx   *ring
 
+	// mute is a TCP port for which the guest's stack sees nothing.
+	mute atomic.Uint32
+
 	rawMu sync.Mutex
 	raw   chan []byte // frames received, when somebody wants them
 }
@@ -184,6 +188,7 @@ func attachGuest(t testing.TB, s *Stack, opts ...virtiotest.Options) *guest {
 }
 
 func (g *guest) close() {
+	g.abortAll()
 	g.cancel()
 	g.done.Wait()
 	g.ip.Destroy()
@@ -236,6 +241,9 @@ func (g *guest) input(v *buffer.View) {
 	}
 	g.rawMu.Unlock()
 	proto := tcpip.NetworkProtocolNumber(binary.BigEndian.Uint16(frame[12:]))
+	if m := g.mute.Load(); m != 0 && len(frame) > 54 && uint32(binary.BigEndian.Uint16(frame[36:])) == m {
+		return
+	}
 	v.TrimFront(ethLen)
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
 	if g.disp != nil {

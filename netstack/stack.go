@@ -65,7 +65,7 @@ type Stack struct {
 	tasks  sync.WaitGroup
 
 	forward  *tcp.Forwarder
-	tcpFlows atomic.Int64
+	slots    chan struct{} // one taken by each TCP connection of the guest
 	udp      udpTable
 	pings    pingTable
 	dnsBusy  atomic.Int64
@@ -79,7 +79,7 @@ func New(cfg Config) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Stack{cfg: cfg, addrs: addrs}
+	s := &Stack{cfg: cfg, addrs: addrs, slots: make(chan struct{}, cfg.MaxConnections)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.udp.init()
 	s.link = newLink(s)
@@ -148,7 +148,7 @@ func (s *Stack) startIP() error {
 		routes = append(routes, tcpip.Route{Destination: all, NIC: nicID})
 	}
 	s.ip.SetRouteTable(routes)
-	s.forward = tcp.NewForwarder(s.ip, 0, maxInFlight(s.cfg.MaxConnections), s.acceptTCP)
+	s.forward = tcp.NewForwarder(s.ip, 0, s.cfg.MaxConnections+backlog, s.acceptTCP)
 	s.ip.SetTransportProtocolHandler(tcp.ProtocolNumber, s.handleTCP)
 	s.ip.SetTransportProtocolHandler(udp.ProtocolNumber, s.handleUDP)
 	return nil

@@ -26,8 +26,31 @@ const (
 	keepAliveCount    = 4
 )
 
-// maxInFlight is how many connections may be between SYN and established.
-func maxInFlight(connections int) int { return connections }
+const (
+	// backlog is how many connections wait when there are too many; the guest's
+	// requests beyond that are not heard.
+	backlog     = 1024
+	backlogWait = 30 * time.Second
+)
+
+// takeSlot waits until there are few enough connections.
+func (s *Stack) takeSlot() bool {
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	default:
+	}
+	s.counters.limited.Add(1)
+	t := time.NewTimer(backlogWait)
+	defer t.Stop()
+	select {
+	case s.slots <- struct{}{}:
+		return true
+	case <-t.C:
+	case <-s.ctx.Done():
+	}
+	return false
+}
 
 // handleTCP gets the segments that belong to no connection. It runs on the
 // card's goroutine. A segment that it does not handle is answered by a RST: what
@@ -45,10 +68,6 @@ func (s *Stack) handleTCP(id stack.TransportEndpointID, pkt *stack.PacketBuffer)
 	} else if d := s.decide(f.policy); !d.Allow {
 		f.log(FlowDenied, d.Rule, ErrDenied)
 		return false
-	}
-	if s.tcpFlows.Load() >= int64(s.cfg.MaxConnections) {
-		s.counters.limited.Add(1)
-		return true // the guest will ask again
 	}
 	return s.forward.HandlePacket(id, pkt)
 }
@@ -88,12 +107,11 @@ func (s *Stack) acceptTCP(r *tcp.ForwarderRequest) {
 		return
 	}
 	defer s.tasks.Done()
-	defer s.tcpFlows.Add(-1)
-	if s.tcpFlows.Add(1) > int64(s.cfg.MaxConnections) {
-		s.counters.limited.Add(1)
-		r.Complete(false)
+	if !s.takeSlot() {
+		r.Complete(false) // the guest may ask again
 		return
 	}
+	defer func() { <-s.slots }()
 	f := newTCPFlow(s, r.ID())
 	if f.dns() {
 		if f.accept(r) {
