@@ -70,6 +70,7 @@ func (s *Sandbox) bringUp(ctx context.Context, begin time.Time) (err error) {
 	if d := s.cfg.MaxDuration; d > 0 {
 		s.expiry = time.AfterFunc(d, func() { s.stop(context.Background(), expiryTimeout, expiryGrace) })
 	}
+	s.serveControl()
 	go s.watch()
 	return nil
 }

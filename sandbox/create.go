@@ -49,6 +49,11 @@ func (s *Sandbox) create(ctx context.Context, begin time.Time) (err error) {
 	if err := c.possible(ctx); err != nil {
 		return err
 	}
+	if c.Replace {
+		if err := c.replace(ctx); err != nil {
+			return err
+		}
+	}
 	s.info = &info{
 		Version: infoVersion, Name: c.Name, Status: StatusCreated, PID: os.Getpid(), Created: time.Now().UTC(),
 		Labels: maps.Clone(c.Labels), Config: c,

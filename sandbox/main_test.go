@@ -28,6 +28,9 @@ var shared struct {
 var home string // of all sandboxes of this test binary
 
 func TestMain(m *testing.M) {
+	if name := os.Getenv(childName); name != "" {
+		sandboxMain(name)
+	}
 	dir, err := os.MkdirTemp("", "hutch-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -1,11 +1,15 @@
 package sandbox_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hutchvm/hutch/internal/kvmtest"
 	"github.com/hutchvm/hutch/sandbox"
@@ -98,5 +102,119 @@ func TestStopAndStart(t *testing.T) {
 	}
 	if _, err := os.Stat(home + "/sandboxes/kept"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the record is still there: %v", err)
+	}
+}
+
+// childName is set in a process that is to run a sandbox of that name until it ends.
+const childName = "HUTCHTEST_SANDBOX"
+
+// sandboxMain is that process.
+func sandboxMain(name string) {
+	opts := []sandbox.Option{sandbox.WithMemory(128 << 20)}
+	if strings.HasPrefix(name, "ephemeral") {
+		opts = append(opts, sandbox.WithEphemeral())
+	}
+	sb, err := sandbox.Create(context.Background(), name, opts...)
+	if errors.Is(err, sandbox.ErrAlreadyExists) {
+		sb, err = sandbox.Start(context.Background(), name)
+	}
+	if err == nil {
+		_, err = sb.Shell(context.Background(), "date >> /dates; sync")
+	}
+	if err == nil {
+		fmt.Println("running")
+		err = sb.Wait(context.Background())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// inChild runs a sandbox in another process.
+func inChild(t *testing.T, name string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), childName+"="+name, "HUTCH_HOME="+home)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "running\n" {
+		t.Fatalf("the child says %q, %v", line, err)
+	}
+	return cmd
+}
+
+// TestTwoProcesses: what one process can do with a sandbox of another, and what
+// happens when that is killed.
+func TestTwoProcesses(t *testing.T) {
+	kvmtest.RequireLinux(t)
+	at := sandbox.WithHome(home)
+	t.Cleanup(func() { sandbox.Remove(context.Background(), "other", at) })
+	child := inChild(t, "other")
+	h, err := sandbox.Get(t.Context(), "other", at)
+	if err != nil || h.Status() != sandbox.StatusRunning || h.PID() != child.Process.Pid {
+		t.Fatalf("%+v, %v", h, err)
+	}
+	_, err = h.Start(t.Context())
+	wantErr(t, "start of what another process runs", err, sandbox.ErrStillRunning)
+	wantErr(t, "removal of what another process runs", h.Remove(t.Context()), sandbox.ErrStillRunning)
+	if err := h.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Wait(); err != nil {
+		t.Errorf("the child whose sandbox was stopped: %v", err)
+	}
+	if h, err = sandbox.Get(t.Context(), "other", at); err != nil || h.Status() != sandbox.StatusStopped || h.Stop(t.Context()) != nil {
+		t.Fatalf("%+v, %v", h, err)
+	}
+
+	child = inChild(t, "other")
+	child.Process.Kill()
+	child.Wait()
+	if h, err = sandbox.Get(t.Context(), "other", at); err != nil || h.Status() != sandbox.StatusCrashed || !strings.Contains(h.Reason(), fmt.Sprint(child.Process.Pid)) {
+		t.Fatalf("%+v, %v", h, err)
+	}
+	sb, err := h.Start(t.Context()) // its journal is replayed
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sb.Close()
+	if got := shell(t, sb, "wc -l < /dates"); got != "2" {
+		t.Errorf("%s lines were kept, want 2", got)
+	}
+	// It is replaced by its name, in whichever process it is.
+	replaced, err := sandbox.Create(t.Context(), "other", at, sandbox.WithEphemeral(), sandbox.WithReplaceTimeout(5*time.Second), sandbox.WithMemory(128<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := shell(t, replaced, "ls /dates 2>/dev/null | wc -l"); got != "0" || sb.Status() != sandbox.StatusStopped {
+		t.Errorf("%s, and the old one is %s", got, sb.Status())
+	}
+	if h, err = sandbox.Get(t.Context(), "other", at); err != nil || h.Kill(t.Context()) != nil || replaced.Status() != sandbox.StatusStopped {
+		t.Errorf("%+v, %v", h, err)
+	}
+	_, err = sandbox.Get(t.Context(), "other", at)
+	wantErr(t, "an ephemeral one that was killed", err, sandbox.ErrNotFound)
+
+	child = inChild(t, "ephemeral-other")
+	child.Process.Kill()
+	child.Wait()
+	_, err = sandbox.Get(t.Context(), "ephemeral-other", at)
+	wantErr(t, "an ephemeral one whose process was killed", err, sandbox.ErrNotFound)
+	create(t, "sweeps").Close()
+	if _, err := os.Stat(home + "/sandboxes/ephemeral-other"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its record was not swept: %v", err)
 	}
 }

@@ -43,9 +43,10 @@ type Sandbox struct {
 	// template is how the guest comes from a snapshot, or makes one.
 	template template
 
-	saving sync.Mutex // of info, and of writing it
-	info   *info
-	gone   bool // the record is no longer this sandbox's
+	saving  sync.Mutex // of info, and of writing it
+	info    *info
+	control *controlServer // nil if there is none
+	gone    bool           // the record is no longer this sandbox's
 
 	mu     sync.Mutex
 	idle   sync.Cond // execs reached 0, or the sandbox ended

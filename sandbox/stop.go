@@ -150,6 +150,7 @@ func (s *Sandbox) watch() {
 		status, crash = StatusCrashed, &CrashError{Reason: crashReason(exit), Console: s.console.String()}
 	}
 	s.mu.Unlock()
+	s.control.close()
 	if err = errors.Join(err, s.letGo(status, crash)); err != nil {
 		s.cfg.Logger.Error("cleaning up", "sandbox", s.name, "error", err)
 	}
