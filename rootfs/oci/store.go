@@ -298,7 +298,7 @@ func (s *Store) List() ([]*Image, error) {
 	if err != nil {
 		return nil, opError("list", "", err)
 	}
-	var all []*Image
+	all := []*Image{}
 	named := map[string]bool{}
 	for _, r := range refs {
 		img, err := s.readImage(r.Digest)

@@ -205,7 +205,12 @@ func networkError(err error) error {
 	if isCertificateError(err) {
 		return fail(ErrNetwork, "%s%s: give the certificate of the registry's authority, or allow an insecure registry", where, clean(err.Error()))
 	}
-	return &transient{err: fail(ErrNetwork, "%s%s", where, clean(err.Error()))}
+	said := fail(ErrNetwork, "%s%s", where, clean(err.Error()))
+	var dns *net.DNSError
+	if errors.As(err, &dns) && dns.IsNotFound {
+		return said // a host that does not exist will not do so soon
+	}
+	return &transient{err: said}
 }
 
 func isCertificateError(err error) bool {
