@@ -63,6 +63,8 @@ var rooms = map[string]room{
 	"internal/kvmtest":   {ours: []string{"internal/kvmprobe"}},
 	"internal/kvmhost":   {ours: []string{"internal/kvmprobe"}, theirs: []string{sys, "golang.org/x/term", "github.com/u-root/u-root", "github.com/creack/pty", "github.com/klauspost/compress"}},
 	"internal/house":     {},
+
+	"rootfs/erofs/erofstest": {ours: []string{"rootfs/erofs"}, theirs: []string{sys}},
 }
 
 type listed struct {

@@ -1,15 +1,11 @@
 package layer
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -17,40 +13,9 @@ import (
 
 	goerofs "github.com/erofs/go-erofs"
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"github.com/hutchvm/hutch/rootfs/erofs/erofstest"
 )
-
-// need skips, or fails where everything has to be there.
-func need(t testing.TB, tools ...string) {
-	t.Helper()
-	var missing []string
-	for _, tool := range tools {
-		if _, err := exec.LookPath(tool); err != nil {
-			missing = append(missing, tool)
-		}
-	}
-	if os.Getuid() != 0 {
-		missing = append(missing, "root")
-	}
-	if len(missing) == 0 {
-		return
-	}
-	if os.Getenv("HUTCH_REQUIRE_KVM") == "1" {
-		t.Fatalf("missing: %s (internal/ci/packages.sh installs the tools)", strings.Join(missing, ", "))
-	}
-	t.Skipf("missing: %s", strings.Join(missing, ", "))
-}
-
-func run(t testing.TB, dir, name string, args ...string) {
-	t.Helper()
-	cmd := exec.Command(name, args...)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", cmd, err, out)
-	}
-}
 
 // debs returns Debian packages as files, downloaded once.
 func debs(t testing.TB, names ...string) []string {
@@ -130,81 +95,7 @@ func layersOf(t testing.TB, dir string) (layers []Layer) {
 	return layers
 }
 
-// describeHost describes a directory of this machine as erofstest.Describe does an
-// image.
-func describeHost(t testing.TB, root string) map[string]string {
-	t.Helper()
-	all := map[string]string{}
-	first := map[uint64]string{}
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		name, _ := filepath.Rel(root, path)
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		st := info.Sys().(*syscall.Stat_t)
-		s := fmt.Sprintf("%06o %d:%d %d.%d links=%d", st.Mode, st.Uid, st.Gid, st.Mtim.Sec, st.Mtim.Nsec, st.Nlink)
-		s += hostXattrs(t, path)
-		switch {
-		case info.Mode().IsRegular():
-			b, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			if len(b) <= 32 {
-				s += fmt.Sprintf(" %q", b)
-			} else {
-				h := sha256.Sum256(b)
-				s += fmt.Sprintf(" %d bytes %.8x", len(b), h[:])
-			}
-		case info.Mode()&fs.ModeSymlink != 0:
-			target, err := os.Readlink(path)
-			if err != nil {
-				return err
-			}
-			s += " -> " + target
-		case info.Mode()&fs.ModeDevice != 0:
-			s += fmt.Sprintf(" %d,%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
-		}
-		if f, ok := first[st.Ino]; ok {
-			s += " same as " + f
-		}
-		first[st.Ino] = name
-		all[name] = s
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
-func hostXattrs(t testing.TB, path string) (s string) {
-	buf := make([]byte, 64<<10)
-	n, err := unix.Llistxattr(path, buf)
-	if err != nil {
-		t.Fatalf("%s: %v", path, err)
-	}
-	var list []string
-	for name := range bytes.SplitSeq(buf[:n], []byte{0}) {
-		if len(name) > 0 {
-			list = append(list, string(name))
-		}
-	}
-	for _, name := range sorted(list) {
-		n, err := unix.Lgetxattr(path, name, buf)
-		if err != nil {
-			t.Fatalf("%s: %s: %v", path, name, err)
-		}
-		s += fmt.Sprintf(" %s=%x", name, buf[:n])
-	}
-	return s
-}
-
-// script changes a root file system, so that a tar of the changes is an upper layer.
+// upperScript makes what an upper layer has.
 const upperScript = `set -e
 mkdir -p usr/share/zoneinfo/Etc usr/lib/git-core opt/new etc dev var
 ln -s ../usr/share/zoneinfo var/zones
@@ -257,7 +148,10 @@ func TestRealImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := describeHost(t, filepath.Join(work, "bundle", "rootfs"))
+	want, err := erofstest.DescribeHost(filepath.Join(work, "bundle", "rootfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("against umoci (-umoci +ours):\n%s", d)
 	}
@@ -276,9 +170,7 @@ func TestRealImage(t *testing.T) {
 	if st, err := os.Stat(f.Name()); err != nil || st.Sys().(*syscall.Stat_t).Blocks*512 > stats.ImageBytes-stats.HoleBytes+1<<20 {
 		t.Errorf("image takes %d bytes on disk, is %+v (%v)", st.Sys().(*syscall.Stat_t).Blocks*512, stats, err)
 	}
-	if out, err := exec.Command("fsck.erofs", "--extract", f.Name()).CombinedOutput(); err != nil {
-		t.Errorf("fsck.erofs: %v\n%s", err, out)
-	}
+	fsck(t, f.Name())
 	if _, err := goerofsTree(f); err != nil {
 		t.Errorf("go-erofs: %v", err)
 	}
