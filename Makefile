@@ -45,6 +45,7 @@ fuzz:
 
 bench: bin
 	$(GO) test -exec "$(CURDIR)/bin/kvmhost --" ./bench -run '^$$' -bench .
+	$(GO) test ./rootfs/oci -run '^$$' -bench . -benchtime 3x
 
 # The embedded build products, rebuilt bit for bit from their sources.
 kernel:

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -95,6 +96,9 @@ func (s *Store) fetch(ctx context.Context, src source, b *blob) error {
 	b.resume = have > 0
 	b.update(have, false)
 	if err := s.transfer(ctx, src, b, f, h); err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			os.Remove(f.Name()) // others need the space more
+		}
 		return err // what has arrived stays for the next try
 	}
 	if sum := hex.EncodeToString(h.Sum(nil)); sum != b.desc.Digest.Hex {

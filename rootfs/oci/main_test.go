@@ -124,8 +124,12 @@ func pack(t testing.TB, how string, b []byte) []byte {
 		w := gzip.NewWriter(&out)
 		w.Write(b)
 		w.Close()
-	case "zstd":
-		w, err := zstd.NewWriter(&out)
+	case "zstd", "zstd -19": // the latter with the largest window that our writer has by itself
+		level := zstd.SpeedDefault
+		if how != "zstd" {
+			level = zstd.SpeedBestCompression
+		}
+		w, err := zstd.NewWriter(&out, zstd.WithEncoderLevel(level))
 		if err != nil {
 			t.Fatal(err)
 		}

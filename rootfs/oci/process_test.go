@@ -1,17 +1,22 @@
 package oci
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/hutchvm/hutch/rootfs/layer"
 )
@@ -107,7 +112,8 @@ func TestKill(t *testing.T) {
 	reg.Config.ErrorLog = nopLogger
 	ref := reg.push(t, "app", img)
 	reached := make(chan struct{})
-	limit := 1 << 20
+	var limit atomic.Int64
+	limit.Store(1 << 20)
 	reg.intercept(func(w http.ResponseWriter, r *http.Request) bool {
 		if !strings.HasSuffix(r.URL.Path, digestOf(packed)) {
 			return false
@@ -120,8 +126,8 @@ func TestKill(t *testing.T) {
 		} else {
 			w.Header().Set("Content-Length", fmt.Sprint(len(packed)))
 		}
-		if start < limit {
-			w.Write(packed[start:limit])
+		if end := int(limit.Load()); start < end {
+			w.Write(packed[start:end])
 			w.(http.Flusher).Flush()
 			reached <- struct{}{}
 			<-r.Context().Done() // the child is killed
@@ -132,7 +138,7 @@ func TestKill(t *testing.T) {
 	})
 	home := t.TempDir()
 	s := newStore(t, home)
-	for ; limit <= 2<<20; limit += 1 << 20 {
+	for ; limit.Load() <= 2<<20; limit.Add(1 << 20) {
 		cmd := childCommand(t, home, ref)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -140,7 +146,7 @@ func TestKill(t *testing.T) {
 		<-reached
 		part := s.blobPath(digestOf(packed)) + partSuffix
 		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			if st, err := os.Stat(part); err == nil && st.Size() == int64(limit) {
+			if st, err := os.Stat(part); err == nil && st.Size() == limit.Load() {
 				break
 			}
 			if time.Now().After(deadline) {
@@ -153,7 +159,7 @@ func TestKill(t *testing.T) {
 			t.Errorf("expected a partial root: %v", roots)
 		}
 	}
-	limit = 0
+	limit.Store(0)
 	if _, err := s.Get(ref); err == nil {
 		t.Error("half an image is found")
 	}
@@ -221,4 +227,35 @@ func TestPruneAfterKill(t *testing.T) {
 	if _, err := s.Prune(ctx, PruneOptions{}); err == nil {
 		t.Error("pruned during a pull")
 	}
+}
+
+// TestMemory: a pull and its conversion take little memory, whatever the image:
+// here many files, layers that need large windows, and one that is large.
+func TestMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	const promise = 150 << 10 // KiB
+	var many bytes.Buffer
+	w := tar.NewWriter(&many)
+	for i := range 100_000 {
+		content := fmt.Sprintf("content of file %d", i)
+		w.WriteHeader(&tar.Header{Name: fmt.Sprintf("usr/lib/modules/%d/a-file-with-a-name-%d.js", i/200, i), Mode: 0o644, Size: int64(len(content)), ModTime: time.Unix(int64(i), 0)})
+		io.WriteString(w, content)
+	}
+	w.Close()
+	img := imageOf(t, many.Bytes())
+	for range 3 {
+		img = appendLayer(t, img, layerOf(t, randomTar(t, 40<<20), "zstd -19", types.OCILayerZStd))
+	}
+	reg := newRegistry(t)
+	cmd := childCommand(t, t.TempDir(), reg.push(t, "app", img))
+	cmd.Env = append(cmd.Env, realVariable+"=1")
+	out, err := cmd.CombinedOutput()
+	peak := 0
+	fmt.Sscanf(string(out), "peak %d", &peak)
+	if err != nil || peak == 0 || peak > promise {
+		t.Errorf("peak %d KiB, promised %d; %v: %s", peak, promise, err, out)
+	}
+	t.Logf("peak %d KiB", peak)
 }
