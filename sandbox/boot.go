@@ -220,6 +220,8 @@ func (s *Sandbox) setupErr(se *proto.SetupError) error {
 		}
 	case proto.SetupRlimit:
 		option = "WithRlimits"
+	case proto.SetupMount:
+		option = "WithMounts"
 	case proto.SetupScript:
 		option = "WithScripts"
 	case proto.SetupRoot:

@@ -55,6 +55,7 @@ type config struct {
 	Shell       string              `json:"shell"`
 	Rlimits     map[Resource]Rlimit `json:"rlimits,omitempty"`
 	Labels      map[string]string   `json:"labels,omitempty"`
+	Mounts      map[string]Mount    `json:"mounts,omitempty"`
 	MaxDuration time.Duration       `json:"max_duration_ns,omitempty"`
 	Ephemeral   bool                `json:"ephemeral,omitempty"`
 	Logger      *slog.Logger        `json:"-"`
@@ -93,7 +94,7 @@ func (c *config) apply(opts []Option) error {
 		}
 	}
 	c.Memory = (c.Memory + mib - 1) &^ (mib - 1)
-	for _, check := range []func() error{c.checkName, c.checkSize, c.checkGuest, c.checkLimits, c.checkPaths, c.checkImage} {
+	for _, check := range []func() error{c.checkName, c.checkSize, c.checkGuest, c.checkLimits, c.checkPaths, c.checkImage, c.checkMounts} {
 		if err := check(); err != nil {
 			return err
 		}

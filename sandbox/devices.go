@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/hutchvm/hutch/agent/proto"
+	"github.com/hutchvm/hutch/rootfs/share"
 	"github.com/hutchvm/hutch/virtio"
 	"github.com/hutchvm/hutch/virtio/balloon"
 	"github.com/hutchvm/hutch/virtio/blk"
@@ -23,7 +24,8 @@ type devices struct {
 	root   proto.Root    // what the disks and shares of the root are for
 	mounts []proto.Mount // and the others
 	vsock  *vsock.Device
-	dir    string // of the sandbox's record
+	files  *share.Server // behind the virtio-fs device, nil if there is none
+	dir    string        // of the sandbox's record
 	source *root
 
 	closers []func() error // in reverse order, once no device uses them
@@ -80,7 +82,7 @@ func openDevices(c *config, dir string, source *root) (_ *devices, err error) {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	for _, add := range []func(*config) error{d.addRoot, d.addUpper, d.addVsock, d.addRNG, d.addBalloon} {
+	for _, add := range []func(*config) error{d.addRoot, d.addUpper, d.addMounts, d.addVsock, d.addRNG, d.addBalloon} {
 		if err := add(c); err != nil {
 			return nil, err
 		}

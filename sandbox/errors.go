@@ -33,6 +33,12 @@ var (
 	ErrNoKVM = errors.New("no usable KVM")
 	// ErrUnsupported means that this platform or kernel lacks something that Hutch needs.
 	ErrUnsupported = errors.New("not supported on this platform")
+	// ErrVolumeNotFound means that there is no volume of that name.
+	ErrVolumeNotFound = errors.New("no such volume")
+	// ErrVolumeExists means that there is a volume of that name already.
+	ErrVolumeExists = errors.New("volume already exists")
+	// ErrVolumeInUse means that a sandbox has the volume mounted.
+	ErrVolumeInUse = errors.New("volume is in use")
 	// ErrClosed means that the object was closed.
 	ErrClosed = errors.New("closed")
 )

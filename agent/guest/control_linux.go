@@ -125,7 +125,7 @@ func (c *control) setup(m *proto.Setup, done *proto.SetupDone) *proto.SetupError
 	}
 	c.root = root
 	done.Rooted = now()
-	if failed := mountAll(m.Mounts); failed != nil {
+	if failed := root.mountAll(m.Mounts); failed != nil {
 		return failed
 	}
 	if m.Hostname != "" {

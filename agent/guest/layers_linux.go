@@ -122,22 +122,21 @@ func (r *root) overlay(m *proto.Root) *proto.SetupError {
 	if err := makeDirs(baseDir, upperDir); err != nil {
 		return fail("Root", err)
 	}
-	if err := mountDisk(&m.Base, baseDir, unix.MS_RDONLY); err != nil {
+	lower, err := mountLayer(&m.Base, baseDir)
+	if err != nil {
 		return fail("Root.Base", err)
 	}
-	lower := baseDir + m.Base.Dir
 	for i := range m.Layers {
 		field := "Root.Layers[" + strconv.Itoa(i) + "]"
 		dir := layersDir + strconv.Itoa(i)
 		if err := makeDirs(dir); err != nil {
 			return fail(field, err)
 		}
-		if err := mountDisk(&m.Layers[i], dir, unix.MS_RDONLY); err != nil {
+		if dir, err = mountLayer(&m.Layers[i], dir); err != nil {
 			return fail(field, err)
 		}
-		lower = dir + m.Layers[i].Dir + ":" + lower // the topmost comes first
+		lower = dir + ":" + lower // the topmost comes first
 	}
-	var err error
 	if m.Upper != (proto.Disk{}) {
 		err = mountDisk(&m.Upper, upperDir, unix.MS_NOATIME)
 	} else {
@@ -157,6 +156,14 @@ func (r *root) overlay(m *proto.Root) *proto.SetupError {
 		return fail("Root.Upper", err)
 	}
 	return nil
+}
+
+// mountLayer mounts a read-only layer and tells which directory it is.
+func mountLayer(d *proto.Disk, dir string) (string, error) {
+	if d.FSType == "virtiofs" {
+		return dir + d.Dir, mountShare(d.Device, dir)
+	}
+	return dir + d.Dir, mountDisk(d, dir, unix.MS_RDONLY)
 }
 
 func (r *root) close() {

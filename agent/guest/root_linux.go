@@ -4,7 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,20 +22,16 @@ const (
 	layersDir = "/layer"
 )
 
-// tmpLimit bounds the tmpfs on /tmp, which is a quarter of the memory.
-const tmpLimit = 512 << 20
-
-var (
-	errNoDisk      = errors.New("no such disk")
-	errMountKind   = errors.New("unknown kind of mount")
-	errMountTarget = errors.New("not an absolute path below /")
-)
+var errNoDisk = errors.New("no such disk")
 
 // root is the guest's root after the switch.
 type root struct {
 	// upper is the writable layer's file system, whose path is gone; nil if the
 	// root is no overlay.
 	upper *os.File
+	// mounts are the targets of the further mounts that are written to disks
+	// or to the host, in the order in which they were made.
+	mounts []string
 }
 
 // switchRoot makes newDir the root of this process and all its children.
@@ -83,6 +79,11 @@ func makeDir(path string) error {
 // seal makes what is written to read-only, which ends its journal. All data is
 // on the disk before, so it may fail.
 func (r *root) seal() {
+	for _, target := range slices.Backward(r.mounts) {
+		if unix.Unmount(target, 0) != nil {
+			unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+		}
+	}
 	unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
 	if r.upper != nil {
 		path := "/proc/self/fd/" + strconv.Itoa(int(r.upper.Fd()))
@@ -117,72 +118,6 @@ func diskBySerial(serial string) (string, error) {
 		}
 	}
 	return "", errNoDisk
-}
-
-// mountTmpfs mounts memory; a size of 0 is half of all of it.
-func mountTmpfs(target string, flags uintptr, size uint64, mode string) error {
-	data := "mode=" + mode
-	if size > 0 {
-		data += ",size=" + strconv.FormatUint(size, 10)
-	}
-	if err := unix.Mount("tmpfs", target, "tmpfs", flags, data); err != nil {
-		return &os.PathError{Op: "mount tmpfs", Path: target, Err: err}
-	}
-	return nil
-}
-
-// mountAll makes the further mounts and /tmp.
-func mountAll(mounts []proto.Mount) *proto.SetupError {
-	tmp := false
-	for i := range mounts {
-		m := &mounts[i]
-		if err := mountOne(m); err != nil {
-			return setupError(proto.SetupMount, "Mounts["+strconv.Itoa(i)+"]", withName(m.Target, err))
-		}
-		tmp = tmp || filepath.Clean(m.Target) == "/tmp"
-	}
-	if tmp {
-		return nil
-	}
-	var info unix.Sysinfo_t
-	size := uint64(tmpLimit)
-	if unix.Sysinfo(&info) == nil {
-		size = min(size, uint64(info.Totalram)*uint64(info.Unit)/4)
-	}
-	err := os.MkdirAll("/tmp", 0o1777)
-	if err == nil {
-		err = mountTmpfs("/tmp", unix.MS_NOSUID|unix.MS_NODEV, size, "1777")
-	}
-	if err != nil {
-		return setupError(proto.SetupMount, "Mounts", err)
-	}
-	return nil
-}
-
-func mountOne(m *proto.Mount) error {
-	if m.Kind != proto.MountTmpfs {
-		return errMountKind
-	}
-	if !filepath.IsAbs(m.Target) || filepath.Clean(m.Target) == "/" {
-		return errMountTarget
-	}
-	if err := os.MkdirAll(m.Target, 0o755); err != nil {
-		return err
-	}
-	var flags uintptr
-	for _, f := range []struct {
-		on   bool
-		flag uintptr
-	}{{m.ReadOnly, unix.MS_RDONLY}, {m.NoExec, unix.MS_NOEXEC}, {m.NoSuid, unix.MS_NOSUID}, {m.NoDev, unix.MS_NODEV}} {
-		if f.on {
-			flags |= f.flag
-		}
-	}
-	mode := "0755"
-	if filepath.Clean(m.Target) == "/tmp" {
-		mode = "1777"
-	}
-	return mountTmpfs(m.Target, flags, m.Size, mode)
 }
 
 // maxHosts bounds how much of the image's /etc/hosts is looked at and kept.

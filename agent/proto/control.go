@@ -36,7 +36,9 @@ type Disk struct {
 	Device string // such as "/dev/vda"
 	Serial string // the serial of a virtio-blk device
 	FSType string // such as "erofs" or "ext4"
-	Dir    string // the directory in it that counts, such as "/root"; "" is all
+	// Dir is the directory in it that counts, such as "/root"; "" is all. For a
+	// virtio-fs device it is the export; of a mount it may be a file.
+	Dir string
 }
 
 func (m *Disk) fields(c *codec) {
@@ -49,8 +51,8 @@ func (m *Disk) fields(c *codec) {
 // Root is the guest's root: an overlay of a writable layer on read-only ones,
 // or one file system that is written to itself.
 type Root struct {
-	// Base is the lowest layer. A virtio-fs share has its tag as Device and
-	// "virtiofs" as FSType.
+	// Base is the lowest layer. A virtio-fs share has its tag as Device,
+	// "virtiofs" as FSType, and the name of the export as Dir.
 	Base Disk
 	// Upper is the disk of the writable layer. When it is zero the layer lives
 	// in memory, in a tmpfs of UpperSize bytes (0: half of the memory).
@@ -80,15 +82,23 @@ func (m *Root) fields(c *codec) {
 // MountKind says what a Mount mounts.
 type MountKind uint8
 
-// MountTmpfs is a file system in the guest's memory.
-const MountTmpfs MountKind = 1
+// The kinds of mounts.
+const (
+	MountTmpfs MountKind = 1 // in the guest's memory
+	MountShare MountKind = 2 // an export of a virtio-fs device, a directory or a file
+	MountDisk  MountKind = 3 // a file system on a disk
+)
 
 // Mount is a further mount in the guest's root. Mounts are made in the order
 // given; a missing mount point is created.
 type Mount struct {
-	Kind     MountKind
-	Target   string // absolute path in the guest
-	Size     uint64 // bytes; 0: half of the memory
+	Kind   MountKind
+	Target string // absolute path in the guest
+	Size   uint64 // of a tmpfs in bytes; 0: half of the memory
+	// Source is what a disk or share mounts. A share has the device's tag as
+	// Device and the export as Dir; a disk whose FSType is empty is tried for
+	// those that the kernel knows.
+	Source   Disk
 	ReadOnly bool
 	NoExec   bool
 	NoSuid   bool
@@ -103,6 +113,7 @@ func (m *Mount) fields(c *codec) {
 	c.flag(5, &m.NoExec)
 	c.flag(6, &m.NoSuid)
 	c.flag(7, &m.NoDev)
+	one(c, 8, &m.Source, (*Disk).fields)
 }
 
 // RlimitInfinity is no limit.

@@ -21,7 +21,12 @@ func FuzzReader(f *testing.F) {
 	})
 	f.Add(frame)
 	frame, _ = AppendFrame(frame, &Setup{
-		Hostname: "h", Root: Root{Base: Disk{Serial: "base", FSType: "erofs"}}, Mounts: []Mount{{Kind: MountTmpfs, Target: "/t"}}, Time: -1,
+		Hostname: "h", Root: Root{Base: Disk{Serial: "base", FSType: "erofs"}}, Time: -1,
+		Mounts: []Mount{
+			{Kind: MountTmpfs, Target: "/t"},
+			{Kind: MountShare, Target: "/s", Source: Disk{Device: "tag", Dir: "0"}, ReadOnly: true},
+			{Kind: MountDisk, Target: "/d", Source: Disk{Serial: "d0", FSType: "ext4"}, NoExec: true},
+		},
 		Scripts: []Script{{Name: "n", Content: "#!/bin/sh\n"}}, MakeWorkdir: true,
 		Entropy: "x", Disks: []DiskSize{{Sectors: 1}, {}},
 	})

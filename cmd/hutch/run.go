@@ -27,6 +27,7 @@ type runFlags struct {
 	detachKeys                           string
 	kernel, initramfs, kvm, home         string
 	noTemplate                           bool
+	mount                                mountFlags
 }
 
 func newRun() *cobra.Command {
@@ -61,6 +62,7 @@ func newRun() *cobra.Command {
 	fl.StringVar(&f.detachKeys, "detach-keys", sandbox.DefaultDetachKeys, "keys that leave a terminal and end the sandbox")
 	fl.BoolVar(&f.timings, "timings", false, "print how long each phase took, to standard error")
 	fl.BoolVar(&f.json, "json", false, "print the timings as JSON")
+	f.mount.add(c)
 	fl.StringVar(&f.kernel, "kernel", "", "boot this vmlinux or bzImage instead of the embedded kernel")
 	fl.StringVar(&f.initramfs, "initramfs", "", "boot this initramfs instead of the embedded one")
 	fl.BoolVar(&f.noTemplate, "no-template", false, "boot the kernel instead of starting from the snapshot of a booted guest")
@@ -70,7 +72,7 @@ func newRun() *cobra.Command {
 }
 
 // options turns the flags into options of the SDK, which checks them.
-func (f *runFlags) options() ([]sandbox.Option, error) {
+func (f *runFlags) options(ctx context.Context) ([]sandbox.Option, error) {
 	env, err := parseEnv(f.env, f.envFiles)
 	if err != nil {
 		return nil, err
@@ -83,7 +85,12 @@ func (f *runFlags) options() ([]sandbox.Option, error) {
 	if err != nil {
 		return nil, err
 	}
+	mounts, err := f.mount.mounts(ctx, f.home)
+	if err != nil {
+		return nil, err
+	}
 	opts := []sandbox.Option{
+		sandbox.WithMounts(mounts),
 		sandbox.WithEphemeral(), sandbox.WithCPUs(f.cpus), sandbox.WithMemory(uint64(f.memory)), sandbox.WithEnv(env),
 		sandbox.WithLabels(labels), sandbox.WithRlimits(limits), sandbox.WithMaxDuration(f.maxDuration),
 		sandbox.WithWorkdir(f.workdir), sandbox.WithUser(f.user), sandbox.WithShell(f.shell), sandbox.WithHome(f.home),
@@ -99,7 +106,7 @@ func (f *runFlags) options() ([]sandbox.Option, error) {
 }
 
 func (f *runFlags) run(ctx context.Context, args []string, stderr io.Writer) error {
-	opts, err := f.options()
+	opts, err := f.options(ctx)
 	if err != nil {
 		return err
 	}
