@@ -180,46 +180,30 @@ func (a *applier) make(h *tar.Header, r *content) (erofs.Ino, error) {
 }
 
 // link gives a file one more name. The attributes of such an entry do not count:
-// they are those of the file, or nothing.
+// they are those of the file, or nothing. What has the name goes first, as with
+// runtimes: a target that is found only by way of it does not exist.
 func (a *applier) link(dir erofs.Ino, base string, h *tar.Header) error {
+	a.w.Remove(dir, base)
 	target := path.Clean("/" + h.Linkname)[1:]
 	if target == "" {
 		return fmt.Errorf("%w: to the root", ErrLink)
 	}
 	parent, last := path.Split(target)
 	from, err := a.resolve(parent, false)
-	if errors.Is(err, errAbsent) {
-		return fmt.Errorf("%w: %.300q does not exist", ErrLink, h.Linkname)
-	} else if err != nil {
+	if err != nil && !errors.Is(err, errAbsent) {
 		return err
 	}
-	ino, ok := a.w.Lookup(from, last)
+	ino, ok := erofs.Ino(0), false
+	if err == nil {
+		ino, ok = a.w.Lookup(from, last)
+	}
 	switch {
 	case !ok:
 		return fmt.Errorf("%w: %.300q does not exist", ErrLink, h.Linkname)
 	case isDir(a.w.Mode(ino)):
 		return fmt.Errorf("%w: %.300q is a directory", ErrLink, h.Linkname)
-	case from == dir && last == base:
-		return fmt.Errorf("%w: to itself", ErrLink)
-	case a.within(from, dir, base):
-		// Runtimes remove what has the name first, and find no target then.
-		return fmt.Errorf("%w: %.300q is below the name that replaces it", ErrLink, h.Linkname)
 	}
 	return a.put(dir, base, ino)
-}
-
-// within tells whether a directory is the one named base in dir, or below it.
-func (a *applier) within(d, dir erofs.Ino, base string) bool {
-	top, ok := a.w.Lookup(dir, base)
-	if !ok {
-		return false
-	}
-	for ; d != top; d = a.w.Parent(d) {
-		if d == erofs.Root {
-			return false
-		}
-	}
-	return true
 }
 
 func isDir(mode uint16) bool { return mode&erofs.ModeType == erofs.ModeDir }

@@ -90,7 +90,7 @@ var (
 	ErrPath        = errors.New("bad path")                      // a name or link target that Linux does not take
 	ErrNotDir      = errors.New("parent is not a directory")     // an entry below a file
 	ErrLoop        = errors.New("too many symbolic links")       // in the parents of an entry
-	ErrLink        = errors.New("bad hard link")                 // target absent, a directory, or the link itself
+	ErrLink        = errors.New("bad hard link")                 // target absent, or a directory
 	ErrWhiteout    = errors.New("bad whiteout")                  // of nothing, or of the directory itself
 	ErrUnsupported = errors.New("unsupported entry")             // an entry type that no runtime unpacks
 	ErrAttribute   = errors.New("attribute out of Linux' range") // owner, device number or extended attribute

@@ -88,8 +88,8 @@ func (a *applier) whiteout(parent, base string) error {
 		return ErrWhiteout
 	}
 	dir, err := a.resolve(parent, false)
-	if errors.Is(err, errAbsent) {
-		return nil
+	if errors.Is(err, errAbsent) || errors.Is(err, ErrNotDir) {
+		return nil // there is nothing to hide
 	} else if err != nil {
 		return err
 	}

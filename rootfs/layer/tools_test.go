@@ -36,3 +36,8 @@ func run(t testing.TB, dir, name string, args ...string) {
 		t.Fatalf("%s: %v\n%s", cmd, err, out)
 	}
 }
+
+func output(name string, args ...string) (string, error) {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	return string(out), err
+}
