@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -121,5 +122,35 @@ func TestPullBars(t *testing.T) {
 	<-done
 	if out := s.String(); strings.Count(out, "converting") < 2 || !strings.Contains(out, "100 %") || !strings.Contains(out, "[=") {
 		t.Errorf("no bars: %q", out)
+	}
+}
+
+// TestPullInterrupt: ctrl-C ends a pull as it ends other programs.
+func TestPullInterrupt(t *testing.T) {
+	began, hold := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	hang := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		once.Do(func() { close(began) })
+		<-hold
+	}))
+	defer hang.Close()
+	defer close(hold)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe, "pull", "-q", hang.Listener.Addr().String()+"/app")
+	cmd.Args[0] = "hutch"
+	cmd.Env = append(os.Environ(), "HUTCH_HOME="+t.TempDir())
+	s := &screen{}
+	cmd.Stderr = s
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-began
+	cmd.Process.Signal(os.Interrupt)
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 || s.String() != "" {
+		t.Errorf("exit code %d, %q", code, s)
 	}
 }
