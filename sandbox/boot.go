@@ -258,5 +258,6 @@ func (s *Sandbox) setup() *proto.Setup {
 		Scripts:  scripts,
 		// An image's directory need not be in its layers.
 		MakeWorkdir: c.Workdir == "",
+		Network:     s.devices.net.setup(c),
 	}
 }

@@ -64,6 +64,7 @@ type config struct {
 	Initramfs   string              `json:"initramfs,omitempty"`
 	KVMDevice   string              `json:"kvm_device,omitempty"`
 	NoTemplate  bool                `json:"no_template,omitempty"`
+	Network     networkConfig       `json:"network,omitzero"`
 
 	RegistryInsecure bool            `json:"registry_insecure,omitempty"`
 	RegistryCACerts  [][]byte        `json:"registry_ca_certs,omitempty"`
@@ -94,7 +95,7 @@ func (c *config) apply(opts []Option) error {
 		}
 	}
 	c.Memory = (c.Memory + mib - 1) &^ (mib - 1)
-	for _, check := range []func() error{c.checkName, c.checkSize, c.checkGuest, c.checkLimits, c.checkPaths, c.checkImage, c.checkMounts} {
+	for _, check := range []func() error{c.checkName, c.checkSize, c.checkGuest, c.checkLimits, c.checkPaths, c.checkImage, c.checkMounts, c.checkNetwork} {
 		if err := check(); err != nil {
 			return err
 		}

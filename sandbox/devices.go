@@ -27,6 +27,7 @@ type devices struct {
 	files  *share.Server // behind the virtio-fs device, nil if there is none
 	dir    string        // of the sandbox's record
 	source *root
+	net    *network // nil when there is none
 
 	closers []func() error // in reverse order, once no device uses them
 	handed  bool           // list belongs to a machine
@@ -82,7 +83,7 @@ func openDevices(c *config, dir string, source *root) (_ *devices, err error) {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	for _, add := range []func(*config) error{d.addRoot, d.addUpper, d.addMounts, d.addVsock, d.addRNG, d.addBalloon} {
+	for _, add := range []func(*config) error{d.addRoot, d.addUpper, d.addMounts, d.addVsock, d.addRNG, d.addBalloon, d.addNetwork} {
 		if err := add(c); err != nil {
 			return nil, err
 		}

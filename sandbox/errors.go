@@ -39,6 +39,8 @@ var (
 	ErrVolumeExists = errors.New("volume already exists")
 	// ErrVolumeInUse means that a sandbox has the volume mounted.
 	ErrVolumeInUse = errors.New("volume is in use")
+	// ErrNetworkPolicy means that the policy of WithNetwork cannot be used.
+	ErrNetworkPolicy = errors.New("network policy")
 	// ErrClosed means that the object was closed.
 	ErrClosed = errors.New("closed")
 )

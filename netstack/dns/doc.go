@@ -2,7 +2,7 @@
 //
 // The guest's resolver is the network's gateway, and the data path hands every
 // query to port 53, whatever its address, to a [Proxy]: UDP messages to
-// [Proxy.Handle], TCP connections to [Proxy.ServeConn]. The proxy asks the
+// [Proxy.ServeUDP], TCP connections to [Proxy.ServeTCP]. The proxy asks the
 // policy about the name, forwards a query of its own making to the host's
 // resolvers, and rebuilds the answer from what it understood of it. No byte of
 // a query or an answer passes through unread.

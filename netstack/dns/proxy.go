@@ -41,10 +41,17 @@ type Proxy struct {
 	slots chan struct{} // one for each query that waits for an upstream
 }
 
+var gatewayNames = []string{HostName}
+
 // Names are the names for which the guest was told addr, as long as their time
-// to live is not over (and for a minute at least).
+// to live is not over (and for a minute at least). The caller must not change
+// the list.
 func (p *Proxy) Names(addr netip.Addr) []string {
-	return p.pins.names(policy.Normal(addr), time.Now())
+	addr = policy.Normal(addr)
+	if addr == p.cfg.Gateway4 || addr == p.cfg.Gateway6 {
+		return gatewayNames
+	}
+	return p.pins.names(addr, time.Now())
 }
 
 // request is a query that was understood.

@@ -432,6 +432,9 @@ func TestOwnNames(t *testing.T) {
 	expect(t, p, "other.hutch.internal", mdns.TypeA, "NXDOMAIN")
 	expect(t, p, "localhost", mdns.TypeA, "NOERROR 127.0.0.1")
 	expect(t, p, "x.localhost", mdns.TypeAAAA, "NOERROR ::1")
+	if got := p.Names(c.Gateway6); !slices.Equal(got, []string{HostName}) {
+		t.Errorf("the gateway's names: %v", got)
+	}
 	c.NoIPv6, c.Gateway6 = true, netip.Addr{}
 	expect(t, proxy(t, c), "host.hutch.internal", mdns.TypeAAAA, "NOERROR")
 }
@@ -586,13 +589,13 @@ func TestServers(t *testing.T) {
 	}
 }
 
-func TestServeConn(t *testing.T) {
+func TestServeTCP(t *testing.T) {
 	up, _ := resolver(t, zone("a.example. 300 A 8.8.1.1"))
 	p := proxy(t, Config{Servers: []string{up}})
 	ours, theirs := net.Pipe()
 	done := make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { defer close(done); p.ServeConn(ctx, theirs) }()
+	go func() { defer close(done); p.ServeTCP(ctx, theirs, netip.AddrPort{}) }()
 	c := &mdns.Conn{Conn: ours}
 	for range 3 {
 		m := query("a.example", mdns.TypeA)
@@ -610,7 +613,7 @@ func TestServeConn(t *testing.T) {
 	}
 	// Garbage closes the connection.
 	ours, theirs = net.Pipe()
-	go p.ServeConn(context.Background(), theirs)
+	go p.ServeTCP(context.Background(), theirs, netip.AddrPort{})
 	ours.Write(append(binary.BigEndian.AppendUint16(nil, 3), 1, 2, 3))
 	if _, err := ours.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("after garbage: %v", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -14,10 +15,16 @@ const (
 	connQueries = 1024
 )
 
-// ServeConn answers the queries of a TCP connection, one after the other, until
+// ServeUDP answers one datagram; see Handle. Which address it was sent to makes
+// no difference.
+func (p *Proxy) ServeUDP(ctx context.Context, message []byte, _ netip.AddrPort) []byte {
+	return p.Handle(ctx, message, false)
+}
+
+// ServeTCP answers the queries of a TCP connection, one after the other, until
 // the guest closes it, is idle for 10 s, breaks the protocol, or ctx ends. It
 // closes the connection.
-func (p *Proxy) ServeConn(ctx context.Context, c net.Conn) {
+func (p *Proxy) ServeTCP(ctx context.Context, c net.Conn, _ netip.AddrPort) {
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	for range connQueries {

@@ -134,7 +134,32 @@ func (e *Engine) matchAddr(r *Rule, a netip.Addr) bool {
 // whose name cannot be seen: where a domain would have to be told by it, it is
 // denied, and clients fall back to TCP; a rule that names udp lets it pass.
 // Other UDP and ICMP go by DNS alone. Ingress knows no domains.
+//
+// Names are to be resolved by the sandbox's own DNS, or the policy would not see
+// them: DNS over TLS or QUIC, multicast DNS and LLMNR are denied (RuleDNS)
+// unless a rule that names their port allows them.
 func (e *Engine) Evaluate(f Flow) Decision {
+	d := e.evaluate(f)
+	if d.Allow && f.Direction == Egress && otherDNS(f.Proto, f.Port) && (d.Rule == NoRule || len(e.policy.Rules[d.Rule].Ports) == 0) {
+		return Decision{Rule: RuleDNS}
+	}
+	return d
+}
+
+// otherDNS tells of ports at which names are resolved past the sandbox's DNS.
+func otherDNS(p Proto, port uint16) bool {
+	switch port {
+	case 853: // over TLS (RFC 7858), DTLS and QUIC (RFC 9250)
+		return p == TCP || p == UDP
+	case 5353: // multicast
+		return p == UDP
+	case 5355: // LLMNR
+		return p == TCP || p == UDP
+	}
+	return false
+}
+
+func (e *Engine) evaluate(f Flow) Decision {
 	if f.Direction > Ingress || f.Proto != TCP && f.Proto != UDP && f.Proto != ICMP || !f.Addr.IsValid() {
 		return Decision{Rule: NoRule}
 	}

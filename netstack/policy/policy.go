@@ -106,12 +106,12 @@ type Rule struct {
 
 // Policy is an ordered list of rules. Its zero value denies everything.
 type Policy struct {
-	Rules []Rule
+	Rules []Rule `json:"rules,omitempty"`
 	// Egress and Ingress are what happens to a flow that no rule matches.
-	Egress  Action
-	Ingress Action
+	Egress  Action `json:"egress"`
+	Ingress Action `json:"ingress"`
 	// NoNetwork means that there is no network device at all. It excludes rules.
-	NoNetwork bool
+	NoNetwork bool `json:"no_network,omitempty"`
 }
 
 // Flow is what is asked about: one TCP connection, one UDP flow, one ICMP echo.
@@ -129,13 +129,16 @@ type Flow struct {
 	SNI       string
 }
 
-// NoRule is Decision.Rule when the direction's default decided.
-const NoRule = -1
+// What Decision.Rule is when no rule of the policy decided.
+const (
+	NoRule  = -1 // the direction's default did
+	RuleDNS = -2 // a way to resolve names past the sandbox's DNS, which no rule names
+)
 
 // Decision is what a policy says to a flow.
 type Decision struct {
 	Allow bool
-	// Rule is the index of the rule that decided, or NoRule.
+	// Rule is the index of the rule that decided, NoRule or RuleDNS.
 	Rule int
 	// NeedSNI says that Allow is true only for now: a rule before the deciding
 	// one, or the deciding one, depends on the name in the TLS ClientHello.

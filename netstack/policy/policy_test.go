@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"strings"
@@ -255,6 +256,13 @@ func TestEvaluate(t *testing.T) {
 		{"UDP by domain", Policy{Rules: rules(t, "allow@example.com")}, udp("8.8.8.8", 123, "example.com"), by(0)},
 		{"domains are no ingress", Policy{Rules: rules(t, "deny:any@example.com"), Ingress: Allow}, in("8.8.8.8", 443), yes},
 		{"SNI that disagrees falls through", Policy{Rules: rules(t, "allow@example.com", "allow@public")}, sni(tcp("8.8.8.8", 443, "example.com"), "other.example"), by(1)},
+		{"DNS over TLS", AllowAll(), tcp("8.8.8.8", 853), not(RuleDNS)},
+		{"DNS over QUIC", Public(), udp("8.8.8.8", 853), not(RuleDNS)},
+		{"mDNS", AllowAll(), udp("224.0.0.251", 5353), not(RuleDNS)},
+		{"LLMNR", AllowAll(), tcp("10.0.0.1", 5355), not(RuleDNS)},
+		{"TCP 5353", AllowAll(), tcp("8.8.8.8", 5353), yes},
+		{"DNS over TLS, asked for", Public().WithRules(rules(t, "allow@8.8.8.8:tcp:853")...), tcp("8.8.8.8", 853), by(0)},
+		{"ingress to 853", AllowAll(), in("8.8.8.8", 853), yes},
 		{"no address", AllowAll(), Flow{Proto: TCP, Port: 80}, no},
 		{"two protocols", AllowAll(), Flow{Proto: TCP | UDP, Addr: addr("8.8.8.8")}, no},
 		{"bad direction", AllowAll(), Flow{Direction: Any, Proto: TCP, Addr: addr("8.8.8.8")}, no},
@@ -324,6 +332,24 @@ func TestPreset(t *testing.T) {
 	}
 	if _, err := New(Public().WithDenied(nil, []string{".com"}), nil); !errors.Is(err, ErrInvalid) {
 		t.Errorf("a suffix of one label: %v", err)
+	}
+}
+
+func TestJSON(t *testing.T) {
+	p := NonLocal().WithDenied([]string{"evil.example"}, []string{"ads.example"})
+	p.Rules = append(p.Rules, rules(t, "deny:any@[2001:db8::/32]:tcp,udp:22,80-90")...)
+	b, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Policy
+	if err := json.Unmarshal(b, &got); err != nil || !cmp.Equal(p, got, cmpopts.EquateComparable(netip.Prefix{})) {
+		t.Errorf("%s reads as %+v, %v", b, got, err)
+	}
+	for _, s := range []string{`{"egress":"maybe"}`, `{"rules":["allow@.com"]}`} {
+		if err := json.Unmarshal([]byte(s), &got); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", s, err)
+		}
 	}
 }
 
