@@ -2,6 +2,7 @@ package sandbox_test
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +47,16 @@ func TestBadOptionsAreNamed(t *testing.T) {
 		{"WithRlimits", sandbox.WithRlimits(map[sandbox.Resource]sandbox.Rlimit{"files": {}})},
 		{"WithRlimits", sandbox.WithRlimits(map[sandbox.Resource]sandbox.Rlimit{sandbox.RlimitCPU: {Soft: 2, Hard: 1}})},
 		{"WithMaxDuration", sandbox.WithMaxDuration(-time.Second)},
+		{"WithNetwork", sandbox.WithNetwork(sandbox.NetworkPublic().WithDenied(nil, []string{".com"}))},
+		{"WithDNS", sandbox.WithDNS(sandbox.DNSConfig{Nameservers: []string{"not a server"}})},
+		{"WithDNS", sandbox.WithDNS(sandbox.DNSConfig{Timeout: -1})},
+		{"WithDNS", sandbox.WithDNS(sandbox.DNSConfig{Search: []string{"-"}})},
+		{"WithPorts", sandbox.WithPorts(map[uint16]uint16{80: 0})},
+		{"WithIPv4Pool", sandbox.WithIPv4Pool(netip.MustParsePrefix("10.0.0.0/31"))},
+		{"WithIPv4Pool", sandbox.WithIPv4Pool(netip.MustParsePrefix("fd00::/64"))},
+		{"WithIPv6Pool", sandbox.WithIPv6Pool(netip.MustParsePrefix("fd00::/65"))},
+		{"WithMaxConnections", sandbox.WithMaxConnections(4097)},
+		{"WithNetworkRate", sandbox.WithNetworkRate(sandbox.NetworkRate{BytesPerSecond: -1}, sandbox.NetworkRate{})},
 	} {
 		_, err := sandbox.Create(t.Context(), "bad", sandbox.WithHome(untouched), tt.opt)
 		wantErr(t, tt.names, err, sandbox.ErrInvalidConfig)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func testInfo(name string, ephemeral bool) *info {
@@ -273,6 +275,9 @@ func TestConfigIsSavedWhole(t *testing.T) {
 		WithHome(t.TempDir()), WithEnv(map[string]string{"BINARY": "\xff\x00"[:1], "LOOKS": "base64:eA==", "TEXT": "ä\n"}),
 		WithRlimits(map[Resource]Rlimit{RlimitCPU: Limit(RlimitInfinity)}), WithLabels(map[string]string{"a": "b"}),
 		WithMaxDuration(time.Hour), WithUser("u:g"), WithWorkdir("/w"), WithOCIUpperSize(1 << 30), WithCPUs(3),
+		WithNetwork(NetworkNonLocal().WithDenied([]string{"evil.example"}, []string{".ads.example"})), WithPorts(map[uint16]uint16{8080: 80}),
+		WithPortBindings(PortBinding{Address: netip.IPv6Loopback(), Guest: 53, UDP: true}), WithDNS(DNSConfig{Nameservers: []string{"10.0.0.53"}, Search: []string{"example.com"}}),
+		WithIPv4Pool(netip.MustParsePrefix("10.9.8.0/30")), WithMaxConnections(7), WithNetworkRate(NetworkRate{BytesPerSecond: 1}, NetworkRate{Burst: time.Second}),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -289,7 +294,7 @@ func TestConfigIsSavedWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	got.Config.Name, got.Config.Home, got.Config.ReplaceTimeout = c.Name, c.Home, c.ReplaceTimeout
-	if diff := cmp.Diff(i, got, cmp.AllowUnexported(info{})); diff != "" {
+	if diff := cmp.Diff(i, got, cmp.AllowUnexported(info{}), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Errorf("saved (-want +got):\n%s", diff)
 	}
 }
