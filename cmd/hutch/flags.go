@@ -28,6 +28,7 @@ type sandboxFlags struct {
 	kernel, initramfs, kvm, home   string
 	noTemplate                     bool
 	mount                          mountFlags
+	network                        networkFlags
 }
 
 func (f *sandboxFlags) add(c *cobra.Command) {
@@ -50,6 +51,7 @@ func (f *sandboxFlags) add(c *cobra.Command) {
 	fl.DurationVar(&f.maxDuration, "max-duration", 0, "stop the sandbox after this time")
 	fl.StringVar(&f.fsType, "fs-type", "", "file system of a disk image (default: what the kernel recognizes)")
 	f.mount.add(c)
+	f.network.add(c)
 	f.registry.add(c)
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "do not show how the pull of an image goes")
 	fl.StringVar(&f.kernel, "kernel", "", "boot this vmlinux or bzImage instead of the embedded kernel")
@@ -81,6 +83,10 @@ func (f *sandboxFlags) options(c *cobra.Command, image string) ([]sandbox.Option
 	if err != nil {
 		return nil, err
 	}
+	network, err := f.network.options()
+	if err != nil {
+		return nil, err
+	}
 	root, err := f.root()
 	if err != nil {
 		return nil, err
@@ -103,7 +109,7 @@ func (f *sandboxFlags) options(c *cobra.Command, image string) ([]sandbox.Option
 	if f.noTemplate {
 		opts = append(opts, sandbox.WithoutTemplate())
 	}
-	return append(append(opts, registry...), root...), nil
+	return slices.Concat(opts, registry, network, root), nil
 }
 
 // root is what is put into the root file system.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"math"
 	"net/netip"
 	"strconv"
@@ -22,7 +21,7 @@ type networkFlags struct {
 
 func (f *networkFlags) add(c *cobra.Command) {
 	fl := c.Flags()
-	fl.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a port: [ADDRESS:]HOST:GUEST[/udp]; address 127.0.0.1 unless given, HOST 0 or none picks a free port and prints it")
+	fl.StringArrayVarP(&f.ports, "publish", "p", nil, "publish a port: [ADDRESS:]HOST:GUEST[/udp]; address 127.0.0.1 unless given, HOST 0 or none picks a free port; what it is is printed")
 	fl.StringVar(&f.preset, "net", "public", "what the guest may reach: none, public, non-local or allow-all")
 	fl.StringArrayVar(&f.rules, "net-rule", nil, "rule before those of --net, in this order: allow|deny[:egress|ingress|any]@DESTINATION[:PROTOCOLS[:PORTS]],\n"+
 		"such as allow@api.example.com:tcp:443, deny@.example.org, allow@10.0.0.0/8, allow@host:tcp:5432")
@@ -66,24 +65,6 @@ func (f *networkFlags) options() ([]sandbox.Option, error) {
 	return opts, nil
 }
 
-// report prints the ports that were picked.
-func (f *networkFlags) report(w io.Writer, sb *sandbox.Sandbox) {
-	asked := map[uint16]bool{}
-	for _, s := range f.ports {
-		if b, err := parsePort(s); err == nil {
-			asked[b.Host] = true
-		}
-	}
-	if !asked[0] {
-		return
-	}
-	for _, b := range sb.Ports() {
-		if !asked[b.Host] {
-			fmt.Fprintln(w, "hutch: published", b)
-		}
-	}
-}
-
 // parsePort parses [[ADDRESS:]HOST:]GUEST[/tcp|/udp].
 func parsePort(s string) (b sandbox.PortBinding, err error) {
 	bad := func(why string) (sandbox.PortBinding, error) {
@@ -121,7 +102,9 @@ func parsePort(s string) (b sandbox.PortBinding, err error) {
 	}
 	address := rest[:i]
 	if inner, is := strings.CutPrefix(address, "["); is {
-		address = strings.TrimSuffix(inner, "]")
+		if address, ok = strings.CutSuffix(inner, "]"); !ok {
+			return bad("no closing bracket")
+		}
 	}
 	if b.Address, err = netip.ParseAddr(address); err != nil {
 		return bad("the address is not one (IPv6 in brackets)")

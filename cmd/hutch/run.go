@@ -66,6 +66,11 @@ func inForeground(c *cobra.Command, quiet bool, begin func(context.Context) *san
 	if err != nil {
 		return err
 	}
+	if !quiet {
+		for _, b := range sb.Ports() {
+			fmt.Fprintln(c.ErrOrStderr(), "hutch: published", b)
+		}
+	}
 	err = do(c.Context(), sb, signals)
 	if closed := sb.Close(); err == nil {
 		err = closed
