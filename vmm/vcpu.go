@@ -71,6 +71,7 @@ func (m *Machine) runVCPU(c *vcpu) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	debug.SetPanicOnFault(true)
+	defer takeProcessor()()
 	defer nameThread(fmt.Sprintf("hutch-vcpu%d", c.id))()
 	defer m.vcpuEnded()
 	defer func() {
