@@ -69,7 +69,7 @@ func TestModel(t *testing.T) {
 					} else if l > 0 {
 						req.Readable = append(req.Readable, l)
 					}
-					descs = append(descs, ptr(bufferAt+uint64(i), uint32(l), flags, 0))
+					descs = append(descs, ptr(bufferAt+64*uint64(i), uint32(l), flags, 0))
 				}
 				if n > len(free) || rapid.Bool().Draw(rt, "indirect") {
 					req.Head = takeFree()

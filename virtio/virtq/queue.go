@@ -196,6 +196,11 @@ func (q *Queue) Next(c *Chain) (bool, error) {
 	return true, nil
 }
 
+// Pending reports whether the driver has made more available than was taken.
+func (q *Queue) Pending() bool {
+	return q.broken == nil && !q.halted.Load() && q.avail.Load16(ringIdx) != q.nextAvail
+}
+
 // Undo puts the chain that the last Next returned back, so that Next returns it
 // again: for a device that finds that it cannot use it yet. Several are put back
 // in the reverse order of their taking. It panics when c is not the last one.
@@ -351,6 +356,7 @@ func (q *Queue) walk(head uint16, c *Chain) error {
 	table, entries := q.desc, uint32(q.cfg.Size)
 	i := uint32(head)
 	inTable, writable := false, false
+	var last piece
 	for count := uint32(0); ; {
 		if i >= entries {
 			return ErrDescIndex
@@ -382,17 +388,14 @@ func (q *Queue) walk(head uint16, c *Chain) error {
 			if c.ReadableLen+c.WritableLen+uint64(d.len) > maxChainBytes {
 				return ErrChainTooBig
 			}
-			b, err := q.mem.Slice(d.addr, uint64(d.len))
-			if err != nil {
+			list, total := &c.Readable, &c.ReadableLen
+			if writable {
+				list, total = &c.Writable, &c.WritableLen
+			}
+			if err := q.addPiece(list, &last, d); err != nil {
 				return err
 			}
-			if writable {
-				c.Writable = append(c.Writable, b)
-				c.WritableLen += uint64(d.len)
-			} else {
-				c.Readable = append(c.Readable, b)
-				c.ReadableLen += uint64(d.len)
-			}
+			*total += uint64(d.len)
 		}
 		if d.flags&descNext == 0 {
 			c.Head = head
@@ -401,4 +404,30 @@ func (q *Queue) walk(head uint16, c *Chain) error {
 		}
 		i = uint32(d.next)
 	}
+}
+
+// piece is the run of guest memory that was added last.
+type piece struct {
+	addr, len uint64
+	list      *Buffers
+}
+
+// addPiece adds a descriptor's memory to the list. Drivers describe a buffer page by
+// page; what follows the piece before without a gap makes that one longer, so
+// that devices have few pieces to deal with.
+func (q *Queue) addPiece(list *Buffers, last *piece, d descriptor) error {
+	if last.list == list && d.addr == last.addr+last.len {
+		if b, err := q.mem.Slice(last.addr, last.len+uint64(d.len)); err == nil {
+			(*list)[len(*list)-1] = b
+			last.len += uint64(d.len)
+			return nil
+		} // the end of a region
+	}
+	b, err := q.mem.Slice(d.addr, uint64(d.len))
+	if err != nil {
+		return err
+	}
+	*list = append(*list, b)
+	*last = piece{d.addr, uint64(d.len), list}
+	return nil
 }

@@ -67,8 +67,11 @@ func TestChains(t *testing.T) {
 		{"one readable", []descriptor{ptr(bufferAt, 5, 0, 9)}, nil, []int{5}, nil},
 		{"one writable", []descriptor{ptr(bufferAt, 5, write, 9)}, nil, nil, []int{5}},
 		{"both", []descriptor{
-			ptr(bufferAt, 1, next, 2), {}, ptr(bufferAt+1, 2, next, 1+2), ptr(bufferAt+9, 3, write, 0),
+			ptr(bufferAt, 1, next, 2), {}, ptr(bufferAt+2, 2, next, 1+2), ptr(bufferAt+9, 3, write, 0),
 		}, nil, []int{1, 2}, []int{3}},
+		{"neighbours are joined", []descriptor{
+			ptr(bufferAt, 1, next, 1), ptr(bufferAt+1, 2, next, 2), ptr(bufferAt+3, 4, next|write, 3), ptr(bufferAt+7, 1, next|write, 4), ptr(bufferAt, 1, write, 0),
+		}, nil, []int{3}, []int{5, 1}},
 		// CVE-2016-6490: a device looped on descriptors of length zero.
 		{"empty ones are dropped", []descriptor{
 			ptr(bufferAt, 0, next, 1), ptr(0, 0, next, 2), ptr(bufferAt, 4, next, 3), ptr(math.MaxUint64, 0, write, 0),
@@ -84,7 +87,7 @@ func TestChains(t *testing.T) {
 			[]descriptor{ptr(bufferAt, 1, 0, 0)}, []int{6, 1}, nil},
 		{"as long as the queue", func() (d []descriptor) {
 			for i := range 16 {
-				d = append(d, ptr(bufferAt+uint64(i), 1, next, uint16(i+1)))
+				d = append(d, ptr(bufferAt+2*uint64(i), 1, next, uint16(i+1)))
 			}
 			d[15].flags = 0
 			return d
