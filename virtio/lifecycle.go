@@ -243,5 +243,5 @@ func (m *MMIO) closeFDs() error {
 	for _, w := range m.workers {
 		errs = append(errs, w.efd.f.Close())
 	}
-	return errors.Join(append(errs, m.irq.f.Close())...)
+	return errors.Join(append(errs, m.irq.f.Close(), m.ack.f.Close())...)
 }

@@ -90,6 +90,7 @@ type MMIO struct {
 	maxSizes []uint16 // QueueSizes of the device
 	workers  []*worker
 	irq      eventfd
+	ack      eventfd // see AckFD; nobody reads it
 
 	// Read and changed without mu.
 	intStatus  atomic.Uint32
@@ -136,6 +137,10 @@ func NewMMIO(dev Device, opt MMIOOptions) (*MMIO, error) {
 	if m.irq, err = newEventfd(); err != nil {
 		return bad(err)
 	}
+	if m.ack, err = newEventfd(); err != nil {
+		_ = m.irq.f.Close()
+		return bad(err)
+	}
 	for i := range sizes {
 		w, err := newWorker(m, i)
 		if err != nil {
@@ -165,6 +170,16 @@ func (m *MMIO) NotifyFDs() []int {
 // InterruptFD returns the eventfd that is added to for every interrupt. It
 // belongs to the transport and is closed by Close.
 func (m *MMIO) InterruptFD() int { return m.irq.fd }
+
+// AckUsed is the value that a driver writes to InterruptACK after an interrupt for
+// used buffers alone, which is nearly every one.
+const AckUsed = intUsedBuffer
+
+// AckFD returns an eventfd that a hypervisor may register for InterruptACK with
+// AckUsed as data match, so that this write, one for each interrupt, need not
+// leave the kernel: reading InterruptStatus has acknowledged it already. It
+// belongs to the transport and is closed by Close.
+func (m *MMIO) AckFD() int { return m.ack.fd }
 
 // interrupt raises an interrupt. The reason is visible before the interrupt is.
 func (m *MMIO) interrupt(reason uint32) {
@@ -230,7 +245,10 @@ func (m *MMIO) readReg(off uint64) uint32 {
 	case RegVendorID:
 		return vendorID
 	case RegInterruptStatus:
-		return m.intStatus.Load()
+		// Reading takes the bit for used buffers, see AckFD. A driver reads it once
+		// for each interrupt, and then looks at all its queues; what is
+		// used after that raises the next interrupt.
+		return m.intStatus.And(^uint32(intUsedBuffer))
 	case RegConfigGeneration:
 		m.configMu.RLock()
 		defer m.configMu.RUnlock()

@@ -164,6 +164,13 @@ func (m *Machine) attach(cfg *Config) error {
 				return opErr("attach "+d.Name, err)
 			}
 		}
+		err = m.vm.IOEventFD(kvm.IOEventFD{
+			Addr: s.addr + virtio.RegInterruptACK, Len: 4, FD: int32(mmio.AckFD()),
+			Datamatch: virtio.AckUsed, Flags: kvm.IOEventFDDatamatch,
+		})
+		if err != nil {
+			return opErr("attach "+d.Name, err)
+		}
 	}
 	return nil
 }
