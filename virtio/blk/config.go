@@ -9,7 +9,7 @@ import (
 
 // Defaults and limits of Config.
 const (
-	DefaultQueueSize = 256
+	DefaultQueueSize = 512 // room for 1 MiB in scattered pages
 	DefaultWorkers   = 8
 	MaxQueues        = 64
 
@@ -37,7 +37,7 @@ type Config struct {
 	Serial string
 	// Queues is the number of request queues (default 1).
 	Queues int
-	// QueueSize is the largest size of each (default 256).
+	// QueueSize is the largest size of each (default 512).
 	QueueSize uint16
 	// Workers bounds the requests that wait for the backend at once (default 8).
 	// Writes to a File have one worker of their own: the kernel does them one

@@ -93,6 +93,7 @@ func (q *queue) step(done *request, n int) (*request, error) {
 	for {
 		ok, err := q.q.Next(&r.chain)
 		if ok {
+			r.alone = !q.q.Pending()
 			return r, nil
 		}
 		q.sess.Notify(q.idx)
@@ -161,8 +162,9 @@ func (r *request) runGuarded() {
 	r.run()
 }
 
-// pace decides whether operations of a backend that cannot tell if it would
-// block are done on the queue's goroutine: as long as they turn out fast.
+// pace decides whether operations that may have to wait for a disk are done on
+// the queue's goroutine: as long as they turn out fast, which saves the way to a
+// worker and back.
 type pace struct {
 	epoch     time.Time
 	slowUntil atomic.Int64 // nanoseconds since epoch
@@ -170,20 +172,28 @@ type pace struct {
 }
 
 const (
-	paceSlow  = time.Millisecond      // an operation longer than this was slow
-	paceTries = 2                     // one may have been the scheduler's doing
-	pacePause = 50 * time.Millisecond // for so long others go to the workers
-	paceBytes = 256 << 10             // longer ones always go to the workers
+	paceSlow   = time.Millisecond      // an operation longer than this was slow
+	pacePerMiB = 4 * time.Millisecond  // and so much for each MiB of it
+	paceTries  = 2                     // one may have been the scheduler's doing
+	pacePause  = 50 * time.Millisecond // for so long others go to the workers
+	paceBytes  = 256 << 10             // longer ones hold others up
+	paceMost   = 4 << 20               // longer ones hold a pause up
 )
 
-func (p *pace) begin(bytes int64) (t time.Duration, inline bool) {
+// begin reports whether to go ahead with an operation of so many bytes, after
+// which alone says that no other waits.
+func (p *pace) begin(bytes int64, alone bool) (t time.Duration, inline bool) {
+	most := int64(paceBytes)
+	if alone {
+		most = paceMost
+	}
 	t = time.Since(p.epoch)
-	return t, bytes <= paceBytes && int64(t) >= p.slowUntil.Load()
+	return t, bytes <= most && int64(t) >= p.slowUntil.Load()
 }
 
-func (p *pace) end(began time.Duration) {
+func (p *pace) end(began time.Duration, bytes int64) {
 	now := time.Since(p.epoch)
-	if now-began <= paceSlow {
+	if now-began <= paceSlow+pacePerMiB*time.Duration(bytes)>>20 {
 		p.slow.Store(0)
 	} else if p.slow.Add(1) >= paceTries {
 		p.slowUntil.Store(int64(now + pacePause))

@@ -38,6 +38,7 @@ type request struct {
 	status  []byte // one byte of guest memory, empty if the driver gave none
 	written uint32 // for the used ring
 	ended   bool   // parse already answered it
+	alone   bool   // no other request waited when it was taken
 
 	ranges  [maxRangeSegs]byteRange
 	nRanges int
@@ -187,6 +188,8 @@ func (r *request) tryNow() bool {
 		switch {
 		case err == ErrNoNowait:
 			return r.tryPaced()
+		case err == ErrWouldBlock && r.alone:
+			return r.tryPaced() // nobody else would gain by a worker
 		case err == ErrWouldBlock, err == nil && n == 0: // 0 is the end of the file
 			return false
 		case err != nil:
@@ -199,12 +202,12 @@ func (r *request) tryNow() bool {
 
 // tryPaced takes the chance that the backend is fast, if it was lately.
 func (r *request) tryPaced() bool {
-	began, inline := r.d.pace.begin(r.length)
+	began, inline := r.d.pace.begin(r.length, r.alone)
 	if !inline {
 		return false
 	}
 	r.run()
-	r.d.pace.end(began)
+	r.d.pace.end(began, r.length)
 	return true
 }
 
