@@ -2,8 +2,7 @@ package layer
 
 import (
 	"context"
-	"crypto/sha256"
-	"fmt"
+	"encoding/json"
 	"io"
 	"io/fs"
 	"os"
@@ -41,6 +40,61 @@ func debs(t testing.TB, names ...string) []string {
 	return files
 }
 
+// layout makes an OCI layout with the tool whose unpacking is compared with ours, and
+// returns it with the layers of its image.
+func layout(t testing.TB, tars ...string) (dir string, layers []Layer) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "oci")
+	run(t, "", "umoci", "init", "--layout", dir)
+	run(t, "", "umoci", "new", "--image", dir+":x")
+	for _, tar := range tars {
+		run(t, "", "umoci", "raw", "add-layer", "--image", dir+":x", tar)
+	}
+	return dir, layersOf(t, dir)
+}
+
+func layersOf(t testing.TB, dir string) (layers []Layer) {
+	t.Helper()
+	type descriptor struct {
+		Digest, MediaType string
+		Size              int64
+	}
+	var index struct{ Manifests []descriptor }
+	var manifest struct {
+		Config descriptor
+		Layers []descriptor
+	}
+	var config struct {
+		RootFS struct {
+			DiffIDs []string `json:"diff_ids"`
+		}
+	}
+	blob := func(digest string) string {
+		return filepath.Join(dir, "blobs", strings.Replace(digest, ":", "/", 1))
+	}
+	read := func(name string, v any) {
+		b, err := os.ReadFile(name)
+		if err == nil {
+			err = json.Unmarshal(b, v)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	read(filepath.Join(dir, "index.json"), &index)
+	read(blob(index.Manifests[0].Digest), &manifest)
+	read(blob(manifest.Config.Digest), &config)
+	for i, d := range manifest.Layers {
+		l := Layer{Size: d.Size, Name: d.Digest, DiffID: config.RootFS.DiffIDs[i]}
+		if strings.HasSuffix(d.MediaType, "+gzip") {
+			l.Compression = Gzip
+		}
+		l.Open = func(context.Context) (io.ReadCloser, error) { return os.Open(blob(d.Digest)) }
+		layers = append(layers, l)
+	}
+	return layers
+}
+
 // upperScript makes what an upper layer has.
 const upperScript = `set -e
 mkdir -p usr/share/zoneinfo/Etc usr/lib/git-core opt/new etc dev var
@@ -76,20 +130,13 @@ func TestRealImage(t *testing.T) {
 	}
 	run(t, lower, "setcap", "cap_net_raw+ep", "bin/ping")
 	run(t, upper, "sh", "-c", upperScript)
-	var tars [][]byte
-	var layers []Layer
-	for i, d := range []string{lower, upper} {
+	var tars []string
+	for _, d := range []string{lower, upper} {
+		tars = append(tars, d+".tar")
 		run(t, d, "tar", "--format=pax", "--xattrs", "--xattrs-include=*", "--sparse", "-cf", d+".tar", ".")
-		b, err := os.ReadFile(d + ".tar")
-		if err != nil {
-			t.Fatal(err)
-		}
-		l := squeeze(t, []Compression{Zstd, None}[i], b)
-		l.DiffID = fmt.Sprintf("sha256:%x", sha256.Sum256(b))
-		tars, layers = append(tars, b), append(layers, l)
 	}
-	ociLayout(t, work, tars)
-	run(t, "", "umoci", "unpack", "--image", work+":x", filepath.Join(work, "bundle"))
+	oci, layers := layout(t, tars...)
+	run(t, "", "umoci", "unpack", "--image", oci+":x", filepath.Join(work, "bundle"))
 
 	f := tempImage(t)
 	stats, err := Convert(context.Background(), layers, f, Options{})
