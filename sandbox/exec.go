@@ -114,6 +114,7 @@ func (p *running) release() {
 		p.Close()
 	}
 	p.cancel()
+	p.s.template.learnHot(p.s.machine)
 	p.s.finish()
 }
 

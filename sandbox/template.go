@@ -5,14 +5,17 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hutchvm/hutch/agent/proto"
@@ -46,6 +49,12 @@ const (
 	// by a boot.
 	restoreTimeout = time.Minute
 
+	// A template's guest writes to some parts of its memory almost at once. Which,
+	// is learnt from one of the first, after its first command, if that came soon.
+	templateHot     = ".hot"
+	templateHotSize = 4 << 10 // of the file, at most
+	templateHotSoon = 5 * time.Second
+
 	templateTemp   = ".making-"
 	templateFailed = ".failed"
 	templateLock   = "lock"
@@ -58,11 +67,13 @@ var templateSeal = time.Unix(946684800, 0) // 2000-01-01, an even second
 // template is the part that templates have in the start of one sandbox.
 type template struct {
 	log    *slog.Logger
-	path   string   // of the shape's template; empty when there can be none
-	used   bool     // the guest is one of the template
-	broken bool     // such a guest did not work: boot
-	lock   *os.File // held while this sandbox makes the template
-	file   *os.File // the template, until the machine is built
+	path   string      // of the shape's template; empty when there can be none
+	used   bool        // the guest is one of the template
+	broken bool        // such a guest did not work: boot
+	lock   *os.File    // held while this sandbox makes the template
+	file   *os.File    // the template, until the machine is built
+	learn  atomic.Bool // nothing is known yet of what is hot
+	begun  time.Time
 }
 
 // begin makes cfg one that starts from a template, if there is one; if not, one
@@ -84,6 +95,9 @@ func (t *template) begin(c *config, cfg *vmm.Config) {
 	if t.file, snapshot, err = openTemplate(t.path); err == nil {
 		t.used = true
 		cfg.Snapshot, cfg.Kernel, cfg.Initrd, cfg.InitrdSize, cfg.CmdLine = snapshot, vmm.KernelSource{}, nil, 0, ""
+		cfg.Hot, err = readHot(t.path + templateHot)
+		t.learn.Store(errors.Is(err, fs.ErrNotExist))
+		t.begun = time.Now()
 		return
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -120,6 +134,54 @@ func templateKey(cfg *vmm.Config) (string, error) {
 		kernel.Digest(), agent, cfg.CmdLine, cfg.CPUs, cfg.Memory)
 	h.Write(vmm.Shape(cfg.Devices))
 	return hex.EncodeToString(h.Sum(nil)[:16]), nil
+}
+
+// readHot reads what learnHot wrote. The machine ignores what is not so.
+func readHot(path string) (hot []uint64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	err = json.NewDecoder(io.LimitReader(f, templateHotSize)).Decode(&hot)
+	if err != nil || len(hot) > vmm.MaxHot {
+		return nil, err
+	}
+	return hot, nil
+}
+
+// learnHot writes down what later guests of this template should have at once. It
+// is called after each command and does something after the first.
+func (t *template) learnHot(m *vmm.Machine) {
+	if !t.learn.Load() || !t.learn.Swap(false) || time.Since(t.begun) > templateHotSoon {
+		return
+	}
+	hot, err := m.Hot()
+	var b []byte
+	if err == nil {
+		b, err = json.Marshal(append([]uint64{}, hot...))
+	}
+	if err == nil {
+		err = t.writeHot(b)
+	}
+	if err != nil {
+		t.log.Warn("template's hot memory", "error", err)
+	}
+}
+
+func (t *template) writeHot(b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(t.path), templateTemp+"*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), t.path+templateHot)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
 }
 
 var errTemplate = errors.New("cut short, written to, or somebody else's")
@@ -259,12 +321,17 @@ func pruneTemplates(dir string) {
 			if time.Since(lastChange(info)) > templateAbandoned {
 				os.Remove(path)
 			}
+		case strings.HasSuffix(e.Name(), templateHot):
+			if _, err := os.Stat(strings.TrimSuffix(path, templateHot)); err != nil {
+				os.Remove(path)
+			}
 		default:
 			kept = append(kept, usedFile{path, info.Size(), lastUse(info)})
 		}
 	}
 	for _, f := range surplus(kept, templatesKept-1, templatesSize) {
 		os.Remove(f.path) // machines that run from it keep what they need
+		os.Remove(f.path + templateHot)
 	}
 }
 

@@ -46,7 +46,8 @@ func TestPruneTemplates(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{templateLock, templateTemp + "x", "5" + templateFailed} {
+	last := strconv.Itoa(100 + templatesKept + 2)
+	for _, name := range []string{templateLock, templateTemp + "x", "5" + templateFailed, "103" + templateHot, "99" + templateHot, last + templateHot} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -56,13 +57,17 @@ func TestPruneTemplates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := templatesKept - 1 + 3; len(entries) != want {
+	if want := templatesKept - 1 + 4; len(entries) != want {
 		t.Errorf("%d files are left, want %d", len(entries), want)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "103")); err == nil {
-		t.Error("one of the files used least recently is left")
+	for _, name := range []string{"103", "103" + templateHot, "99" + templateHot} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			t.Errorf("%s is left", name)
+		}
 	}
-	if _, err := os.Stat(filepath.Join(dir, strconv.Itoa(100+templatesKept+2))); err != nil {
-		t.Error(err)
+	for _, name := range []string{last, last + templateHot} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
 	}
 }

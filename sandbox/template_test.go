@@ -123,6 +123,10 @@ func TestTemplate(t *testing.T) {
 			t.Errorf("sleeping for 200 ms takes %v", took)
 		}
 	}
+	// The later ones know what the first ones wrote to.
+	if hot, err := filepath.Glob(dir + "/*.hot"); err != nil || len(hot) != 1 {
+		t.Errorf("hot memory: %v, %v", hot, err)
+	}
 	// What one of them does is not seen by the next one.
 	shell(t, copies[0], "echo 1 > /root/mine; hostname other")
 	if got := shell(t, inHome(t, home, "copy-3"), "hostname; ls /root"); got != "copy-3" {

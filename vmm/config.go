@@ -34,6 +34,11 @@ type Config struct {
 	// Shape. Start lets the guest run on from where it was; its clock has to be set
 	// by what runs in it.
 	Snapshot *Snapshot
+	// Hot are parts of the snapshot's memory, by the guest address of each aligned
+	// 2 MiB, that are copied when the machine is made and not mapped page by page
+	// as the guest touches them: those to which it writes almost at once, see
+	// [Machine.Hot]. Any other address is ignored.
+	Hot []uint64
 	// HoldWhenReady keeps the CPU that writes ReadyMark from going on until the
 	// machine is paused or Release is called.
 	HoldWhenReady bool
@@ -107,6 +112,8 @@ func (c *Config) validate() error {
 		return bad("Snapshot", "a snapshot has its own kernel, initramfs and command line")
 	case c.Snapshot != nil && (c.CPUs != c.Snapshot.CPUs() || c.Memory != c.Snapshot.Memory()):
 		return bad("Snapshot", "it has %d CPUs and %d bytes of memory", c.Snapshot.CPUs(), c.Snapshot.Memory())
+	case len(c.Hot) > MaxHot:
+		return bad("Hot", "%d parts of memory, at most %d", len(c.Hot), MaxHot)
 	case c.Snapshot == nil && (c.Kernel.Flat == nil) == (c.Kernel.Reader == nil):
 		return bad("Kernel", "give either Flat or Reader")
 	case c.InitrdSize < 0 || (c.Initrd == nil) != (c.InitrdSize == 0):

@@ -39,8 +39,10 @@ type Machine struct {
 	mem    *guestmem.Memory
 	vcpus  []*vcpu
 	slots  []slot
-	panics *panicWatch
-	serial io.Writer
+	// hotCandidates are the 2 MiB parts of memory that hold some of a snapshot's.
+	hotCandidates []uint64
+	panics        *panicWatch
+	serial        io.Writer
 
 	holdWhenReady bool
 	ready         chan struct{} // closed at ReadyMark
@@ -97,7 +99,7 @@ func New(cfg Config) (_ *Machine, err error) {
 		return nil, err
 	}
 	if cfg.Snapshot != nil {
-		err = opErr("restore", m.restore(cfg.Snapshot))
+		err = opErr("restore", m.restore(cfg.Snapshot, cfg.Hot))
 	} else {
 		err = m.load(&cfg)
 	}
@@ -204,11 +206,11 @@ func (m *Machine) load(cfg *Config) error {
 }
 
 // restore does what load does, from a snapshot.
-func (m *Machine) restore(s *Snapshot) error {
+func (m *Machine) restore(s *Snapshot, hot []uint64) error {
 	if len(s.state.Devices) != len(m.slots) {
 		return damaged("it has %d devices, the machine %d", len(s.state.Devices), len(m.slots))
 	}
-	if err := m.mem.MapFiles(s.file, s.pieces); err != nil {
+	if err := m.mapSnapshot(s, hot); err != nil {
 		return err
 	}
 	if err := m.restoreVCPUs(&s.state); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/hutchvm/hutch/boot"
@@ -71,9 +72,10 @@ func TestSnapshotOfMemory(t *testing.T) {
 	if s.Memory() != testMemory || s.CPUs() != 1 || len(s.pieces) != 6 {
 		t.Errorf("%d bytes, %d CPUs, pieces %v", s.Memory(), s.CPUs(), s.pieces)
 	}
-	for range 2 { // machines do not see each other's writes
+	// Machines do not see each other's writes, be what they write to mapped or copied.
+	for _, hot := range [][]uint64{nil, nil, {0, 512 << 20, boot.HoleEnd, 12345, 1 << 60}} {
 		again := fakeMachine(t, testMemory)
-		if err := again.mem.MapFiles(f, s.pieces); err != nil {
+		if err := again.mapSnapshot(s, hot); err != nil {
 			t.Fatal(err)
 		}
 		for _, gpa := range places {
@@ -90,6 +92,35 @@ func TestSnapshotOfMemory(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+func TestHot(t *testing.T) {
+	const size = 128 << 20
+	m := fakeMachine(t, size)
+	for _, gpa := range []uint64{0, hotSize, 3*hotSize - guestPage, 8 * hotSize} {
+		if _, err := m.mem.WriteAt([]byte{1}, int64(gpa)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := OpenSnapshot(written(t, m, fakeState(size)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := fakeMachine(t, size)
+	if err := again.mapSnapshot(s, nil); err != nil {
+		t.Fatal(err)
+	}
+	var page [1]byte
+	again.mem.ReadAt(page[:], 8*hotSize) // reading does not count
+	for _, w := range []struct{ gpa, size uint64 }{{hotSize, hotSize / 2}, {2 * hotSize, hotSize/2 - guestPage}, {4 * hotSize, hotSize}} {
+		if _, err := again.mem.WriteAt(bytes.Repeat([]byte{2}, int(w.size)), int64(w.gpa)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hot, err := again.Hot()
+	if err != nil || !slices.Equal(hot, []uint64{hotSize}) {
+		t.Errorf("hot: %#x, %v", hot, err)
 	}
 }
 

@@ -35,6 +35,11 @@ func (m *Memory) Touched(f func(Range) error) error {
 // Resident is the size of the memory, since nothing better is known.
 func (m *Memory) Resident() (uint64, error) { return m.Size(), nil }
 
+// Written needs Linux: the error is ErrUnsupported.
+func (m *Memory) Written(r Range) (uint64, error) {
+	return 0, &Error{Op: "written", GPA: r.GPA, Size: r.Size, Err: ErrUnsupported}
+}
+
 func (m *Memory) discardPiece(gpa, n uint64) error {
 	if r, off, ok := m.find(gpa, n); ok {
 		clear(r.mem[off : off+int(n)])

@@ -31,18 +31,44 @@ func (m *Memory) Resident() (uint64, error) {
 		}
 		return uint64(st.Blocks) * 512, nil
 	}
+	n, err := private(m.regions)
+	if err != nil {
+		return 0, &Error{Op: "resident", Err: err}
+	}
+	return n, nil
+}
+
+// Written is how many bytes of a range the guest has written to, in whole pages, or that
+// are for another reason no longer those of MapFile.
+func (m *Memory) Written(r Range) (uint64, error) {
+	bad := func(err error) (uint64, error) {
+		return 0, &Error{Op: "written", GPA: r.GPA, Size: r.Size, Err: err}
+	}
+	b, err := m.Slice(r.GPA, r.Size)
+	if err != nil {
+		return 0, err
+	}
+	if m.heap || m.backing == Memfd {
+		return bad(ErrUnsupported)
+	}
+	n, err := private([]region{{gpa: r.GPA, mem: b}})
+	if err != nil {
+		return bad(err)
+	}
+	return n, nil
+}
+
+// private is how many bytes of regions are pages of the process's own.
+func private(regions []region) (uint64, error) {
 	var n uint64
 	page := uint64(os.Getpagesize())
-	err := m.eachPage(func(_, entry uint64) error {
+	err := eachPage(regions, func(_, entry uint64) error {
 		if entry&(pagePresent|pageSwapped) != 0 && entry&pageOfFile == 0 {
 			n += page
 		}
 		return nil
 	})
-	if err != nil {
-		return 0, &Error{Op: "resident", Err: err}
-	}
-	return n, nil
+	return n, err
 }
 
 // Touched calls f for each run of pages that may hold something else than
@@ -62,7 +88,7 @@ func (m *Memory) Touched(f func(Range) error) error {
 	m.mu.Lock()
 	files := slices.Clone(m.overlays)
 	m.mu.Unlock()
-	err := m.eachPage(func(gpa, entry uint64) error {
+	err := eachPage(m.regions, func(gpa, entry uint64) error {
 		for len(files) > 0 && files[0].End() <= gpa {
 			files = files[1:]
 		}
@@ -86,8 +112,8 @@ func (m *Memory) Touched(f func(Range) error) error {
 	return err
 }
 
-// eachPage calls f with each page of guest memory and its entry in the page map.
-func (m *Memory) eachPage(f func(gpa, entry uint64) error) error {
+// eachPage calls f with each page of regions and its entry in the page map.
+func eachPage(regions []region, f func(gpa, entry uint64) error) error {
 	pagemap, err := os.Open("/proc/self/pagemap")
 	if err != nil {
 		return err
@@ -95,7 +121,7 @@ func (m *Memory) eachPage(f func(gpa, entry uint64) error) error {
 	defer pagemap.Close()
 	page := os.Getpagesize()
 	buf := make([]byte, 64<<10)
-	for _, r := range m.regions {
+	for _, r := range regions {
 		// SAFETY: only the number of the address is used; the mapping lives
 		// until Close.
 		base := uintptr(unsafe.Pointer(unsafe.SliceData(r.mem)))
