@@ -10,11 +10,15 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/hutchvm/hutch/agent/proto"
 )
 
-// A running sandbox listens on a socket in its record, so that another process
-// can have it ended: that sends one request, and knows by the record's lock when
-// it has happened. Who may open the socket may read the record as well.
+// A running sandbox listens on a socket in its record, for other processes. A
+// connection carries one request: "stop", of which one knows by the record's lock
+// when it has happened; or "exec", which is answered, and after that the
+// connection is one to the guest's agent. Who may open the socket may read the
+// record as well.
 
 const (
 	// maxControl bounds the connections at one time, and requestPatience the
@@ -27,9 +31,15 @@ const (
 
 // controlRequest is the JSON that is sent.
 type controlRequest struct {
-	Op string `json:"op"` // "stop"
-	// Timeout is how long the guest has until it is killed; 0 kills it at once.
-	Timeout time.Duration `json:"timeout_ns"`
+	Op string `json:"op"` // "stop" or "exec"
+	// Timeout of a stop is how long the guest has until it is killed; 0 kills
+	// it at once.
+	Timeout time.Duration `json:"timeout_ns,omitempty"`
+}
+
+// controlAnswer is the line that answers "exec".
+type controlAnswer struct {
+	Error string `json:"error,omitempty"`
 }
 
 // controlServer serves the socket of one sandbox.
@@ -91,18 +101,60 @@ func (c *controlServer) serve(conn net.Conn) {
 	var r controlRequest
 	err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&r)
 	given()
-	if err != nil || r.Op != "stop" {
+	switch {
+	case err == nil && r.Op == "stop":
+		go c.stop(conn, r.Timeout)
+	case err == nil && r.Op == "exec":
+		go c.exec(conn)
+	default:
 		conn.Close()
+	}
+}
+
+// stop ends right after the sandbox.
+func (c *controlServer) stop(conn net.Conn, timeout time.Duration) {
+	defer conn.Close()
+	if timeout <= 0 {
+		c.s.Kill()
+	} else {
+		c.s.stop(context.Background(), timeout, min(stopGrace, timeout/2))
+	}
+}
+
+// exec connects the other process with the guest's agent. The command counts as
+// one of the sandbox's.
+func (c *controlServer) exec(conn net.Conn) {
+	defer conn.Close()
+	var answer controlAnswer
+	err := c.s.begin()
+	if err == nil {
+		defer c.s.finish()
+	}
+	var guest net.Conn
+	if err == nil {
+		guest, err = c.s.devices.vsock.Dial(c.closed, proto.PortExec)
+	}
+	if err != nil {
+		answer.Error = err.Error()
+	} else {
+		defer guest.Close()
+	}
+	conn.SetDeadline(time.Time{})
+	if json.NewEncoder(conn).Encode(answer) != nil || err != nil {
 		return
 	}
-	go func() { // it ends right after the sandbox
-		defer conn.Close()
-		if r.Timeout <= 0 {
-			c.s.Kill()
-		} else {
-			c.s.stop(context.Background(), r.Timeout, min(stopGrace, r.Timeout/2))
-		}
-	}()
+	// Whichever side ends the connection ends the command.
+	done := make(chan struct{}, 2)
+	for _, pair := range [][2]net.Conn{{conn, guest}, {guest, conn}} {
+		go func() {
+			io.Copy(pair[0], pair[1])
+			done <- struct{}{}
+		}()
+	}
+	<-done
+	guest.Close()
+	conn.Close()
+	<-done
 }
 
 // Stop ends the sandbox in order, as [Sandbox.Stop] does, in whichever process
@@ -126,6 +178,8 @@ const (
 	endPoll = 10 * time.Millisecond
 )
 
+func (h *Handle) dir() string { return filepath.Join(recordsOf(h.home), h.info.Name) }
+
 func (h *Handle) stop(ctx context.Context, timeout time.Duration) error {
 	now, err := look(h.home, h.info.Name)
 	if errors.Is(err, ErrNotFound) && h.info.Config.Ephemeral {
@@ -143,7 +197,7 @@ func (h *Handle) stop(ctx context.Context, timeout time.Duration) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout+stopSlack, fmt.Errorf("%w: process %d did not stop it", ErrStillRunning, now.info.PID))
 	defer cancel()
-	dir := filepath.Join(recordsOf(h.home), h.info.Name)
+	dir := h.dir()
 	if err := askToStop(ctx, dir, timeout); err != nil && held(dir) {
 		return fmt.Errorf("%w: process %d cannot be asked to stop it: %w", ErrStillRunning, now.info.PID, err)
 	}

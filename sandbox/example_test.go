@@ -75,3 +75,34 @@ func ExampleSandbox_ExecStream() {
 	// 2
 	// 3
 }
+
+// A sandbox that is kept, and started again later, in this process or another.
+func ExampleStart() {
+	ctx := context.Background()
+	sb, err := sandbox.Create(ctx, "notebook", sandbox.WithReplace())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if _, err := sb.Shell(ctx, "echo remembered > /note"); err != nil {
+		fmt.Println(err)
+	}
+	if err := sb.Stop(ctx); err != nil {
+		fmt.Println(err)
+	}
+
+	if sb, err = sandbox.Start(ctx, "notebook"); err != nil {
+		fmt.Println(err)
+		return
+	}
+	out, err := sb.Exec(ctx, "cat", []string{"/note"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Print(out.Stdout())
+	if err := errors.Join(sb.Close(), sandbox.Remove(ctx, "notebook")); err != nil {
+		fmt.Println(err)
+	}
+	// Output: remembered
+}

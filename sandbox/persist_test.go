@@ -132,8 +132,8 @@ func sandboxMain(name string) {
 	os.Exit(0)
 }
 
-// inChild runs a sandbox in another process.
-func inChild(t *testing.T, name string) *exec.Cmd {
+// childCommand is a process that runs a sandbox.
+func childCommand(t *testing.T, name string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -142,6 +142,13 @@ func inChild(t *testing.T, name string) *exec.Cmd {
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), childName+"="+name, "HUTCH_HOME="+home)
 	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// inChild runs a sandbox in another process.
+func inChild(t *testing.T, name string) *exec.Cmd {
+	t.Helper()
+	cmd := childCommand(t, name)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -170,8 +177,30 @@ func TestTwoProcesses(t *testing.T) {
 	_, err = h.Start(t.Context())
 	wantErr(t, "start of what another process runs", err, sandbox.ErrStillRunning)
 	wantErr(t, "removal of what another process runs", h.Remove(t.Context()), sandbox.ErrStillRunning)
+	remote, err := h.Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := shell(t, remote, "cat; exit 0", sandbox.WithExecStdinBytes([]byte(strings.Repeat("0123456789", 50000)))); len(got) != 500000 {
+		t.Errorf("%d bytes came back through the other process", len(got))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := remote.Exec(ctx, "sleep", []string{"3600"}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a command that was cancelled: %v", err)
+	}
+	eventually(t, "its end", func() bool { return running(t, remote, "sleep") == 0 })
+	wantErr(t, "pause from elsewhere", remote.Pause(t.Context()), sandbox.ErrUnsupported)
+	if remote.Status() != sandbox.StatusRunning || remote.OwnsLifecycle() || remote.Close() != nil {
+		t.Errorf("status %s, owns it %v", remote.Status(), remote.OwnsLifecycle())
+	}
 	if err := h.Stop(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	_, err = remote.Exec(t.Context(), "true", nil)
+	wantErr(t, "a command after the end", err, sandbox.ErrNotRunning)
+	if err := remote.Wait(t.Context()); err != nil || remote.Status() != sandbox.StatusStopped {
+		t.Errorf("%v, %s", err, remote.Status())
 	}
 	if err := child.Wait(); err != nil {
 		t.Errorf("the child whose sandbox was stopped: %v", err)
@@ -208,12 +237,34 @@ func TestTwoProcesses(t *testing.T) {
 	_, err = sandbox.Get(t.Context(), "other", at)
 	wantErr(t, "an ephemeral one that was killed", err, sandbox.ErrNotFound)
 
+	// One that was killed while it was created is as if it had never been, or
+	// one that was killed.
+	for i := range 5 {
+		cmd := childCommand(t, "early")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i*i) * 60 * time.Millisecond)
+		cmd.Process.Kill()
+		cmd.Wait()
+		switch h, err := sandbox.Get(t.Context(), "early", at); {
+		case err == nil && h.Status() != sandbox.StatusCrashed:
+			t.Errorf("killed after %d: it is %s", i, h.Status())
+		case err == nil:
+			if err := h.Remove(t.Context()); err != nil {
+				t.Error(err)
+			}
+		case !errors.Is(err, sandbox.ErrNotFound):
+			t.Errorf("killed after %d: %v", i, err)
+		}
+	}
+
 	child = inChild(t, "ephemeral-other")
 	child.Process.Kill()
 	child.Wait()
 	_, err = sandbox.Get(t.Context(), "ephemeral-other", at)
 	wantErr(t, "an ephemeral one whose process was killed", err, sandbox.ErrNotFound)
-	create(t, "sweeps").Close()
+	create(t, "early").Close() // which sweeps as well
 	if _, err := os.Stat(home + "/sandboxes/ephemeral-other"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("its record was not swept: %v", err)
 	}

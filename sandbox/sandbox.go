@@ -45,6 +45,7 @@ type Sandbox struct {
 
 	saving  sync.Mutex // of info, and of writing it
 	info    *info
+	remote  *Handle        // of one that another process owns, see Connect
 	control *controlServer // nil if there is none
 	gone    bool           // the record is no longer this sandbox's
 
@@ -82,6 +83,12 @@ func (s *Sandbox) Timings() Timings { return s.timings }
 
 // Status tells where the sandbox is in its life.
 func (s *Sandbox) Status() Status {
+	if s.remote != nil {
+		if now, err := look(s.remote.home, s.name); err == nil {
+			return now.status
+		}
+		return StatusStopped
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status
@@ -92,6 +99,9 @@ func (s *Sandbox) Console() string { return s.console.String() }
 
 // HostMemory is how much of the host's memory backs the guest's, in bytes.
 func (s *Sandbox) HostMemory() (uint64, error) {
+	if s.remote != nil {
+		return 0, s.opErr("memory", errRemote)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.status == StatusStopped || s.status == StatusCrashed {
@@ -143,6 +153,9 @@ func (s *Sandbox) endErrLocked() error {
 
 // Ping returns once the guest's agent has answered. It is no activity.
 func (s *Sandbox) Ping(ctx context.Context) error {
+	if s.remote != nil {
+		return s.opErr("ping", errRemote)
+	}
 	if err := s.endErr(); err != nil {
 		return s.opErr("ping", err)
 	}
@@ -157,6 +170,12 @@ const lostGrace = 2 * time.Second
 func (s *Sandbox) lost(err error) error {
 	var broken net.Error
 	if !errors.Is(err, client.ErrLost) && !errors.As(err, &broken) {
+		return err
+	}
+	if s.remote != nil {
+		if !held(s.remote.dir()) {
+			return ErrNotRunning
+		}
 		return err
 	}
 	t := time.NewTimer(lostGrace)
@@ -184,6 +203,9 @@ func (s *Sandbox) Resume() error {
 
 // transition moves from one status to another by do; one at a time.
 func (s *Sandbox) transition(from, to Status, do func() error) error {
+	if s.remote != nil {
+		return errRemote
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.endErrLocked(); err != nil {
@@ -201,6 +223,9 @@ func (s *Sandbox) transition(from, to Status, do func() error) error {
 
 // note writes a changed status into the record, for other processes to see.
 func (s *Sandbox) note() {
+	if s.remote != nil {
+		return
+	}
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	status := s.Status()

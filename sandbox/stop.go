@@ -29,6 +29,9 @@ func (s *Sandbox) Stop(ctx context.Context) error {
 }
 
 func (s *Sandbox) stop(ctx context.Context, timeout, grace time.Duration) error {
+	if s.remote != nil {
+		return s.remote.stop(ctx, timeout)
+	}
 	s.mu.Lock()
 	paused := s.status == StatusPaused
 	if s.status == StatusRunning || paused {
@@ -61,6 +64,9 @@ func (s *Sandbox) stop(ctx context.Context, timeout, grace time.Duration) error 
 // meanwhile, and then stops the sandbox. When ctx ends first it is stopped
 // with them.
 func (s *Sandbox) Drain(ctx context.Context) error {
+	if s.remote != nil {
+		return s.opErr("drain", errRemote)
+	}
 	s.mu.Lock()
 	if s.status == StatusRunning {
 		s.status = StatusDraining
@@ -84,6 +90,9 @@ func (s *Sandbox) Drain(ctx context.Context) error {
 // Kill ends the sandbox at once, as pulling the plug would, and returns when it
 // has ended. Killing one that has ended is no error.
 func (s *Sandbox) Kill() error {
+	if s.remote != nil {
+		return s.opErr("kill", s.remote.stop(context.Background(), 0))
+	}
 	s.mu.Lock()
 	s.asked = true
 	s.mu.Unlock()
@@ -95,6 +104,9 @@ func (s *Sandbox) Kill() error {
 // Wait returns when the sandbox has ended: nil if it was stopped, a
 // *[CrashError] if it crashed, the context's cause if ctx ended first.
 func (s *Sandbox) Wait(ctx context.Context) error {
+	if s.remote != nil {
+		return s.opErr("wait", s.remote.waitRemote(ctx))
+	}
 	select {
 	case <-s.ended:
 	case <-ctx.Done():
@@ -110,6 +122,9 @@ func (s *Sandbox) Wait(ctx context.Context) error {
 // that the guest wrote would outlive it; any other is stopped in order, as by
 // Stop, and takes as long. It is idempotent.
 func (s *Sandbox) Close() error {
+	if s.remote != nil {
+		return nil // it is another's
+	}
 	if s.cfg.Ephemeral {
 		return s.Kill()
 	}

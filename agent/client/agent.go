@@ -76,6 +76,15 @@ func New(ctx context.Context, conn net.Conn, dial Dialer) (*Agent, error) {
 	return a, nil
 }
 
+// Remote returns the Agent of a guest whose control connection is another's. It
+// can run operations only; everything else fails with ErrClosed.
+func Remote(dial Dialer) *Agent {
+	a := &Agent{dial: dial, err: &Error{Op: "control", Err: ErrClosed}, ended: make(chan struct{}), idle: make(chan struct{})}
+	close(a.ended)
+	close(a.idle)
+	return a
+}
+
 func (a *Agent) greet(r *proto.Reader) error {
 	if err := r.Handshake(); err != nil {
 		return err

@@ -20,15 +20,22 @@ type commandFlags struct {
 	timeout            time.Duration
 	tty, timings, json bool
 	detachKeys         string
+	options            []sandbox.ExecOption
 }
 
 func (f *commandFlags) add(c *cobra.Command) {
+	f.addExec(c)
+	fl := c.Flags()
+	fl.BoolVar(&f.timings, "timings", false, "print how long each phase took, to standard error")
+	fl.BoolVar(&f.json, "json", false, "print the timings as JSON")
+}
+
+// addExec adds the flags that make sense for a sandbox that runs already.
+func (f *commandFlags) addExec(c *cobra.Command) {
 	fl := c.Flags()
 	fl.DurationVar(&f.timeout, "timeout", 0, "kill the command after this time")
 	fl.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal, connected to this one")
-	fl.StringVar(&f.detachKeys, "detach-keys", sandbox.DefaultDetachKeys, "keys that leave a terminal and end the sandbox")
-	fl.BoolVar(&f.timings, "timings", false, "print how long each phase took, to standard error")
-	fl.BoolVar(&f.json, "json", false, "print the timings as JSON")
+	fl.StringVar(&f.detachKeys, "detach-keys", sandbox.DefaultDetachKeys, "keys that leave a terminal and end the command")
 }
 
 // bringUp waits for a sandbox that is being created or started, and shows how
@@ -117,7 +124,7 @@ func (f *commandFlags) command(ctx context.Context, sb *sandbox.Sandbox, args []
 			<-signals
 			cancel()
 		}()
-		state, err := sb.Attach(ctx, args[0], args[1:], sandbox.WithExecDetachKeys(f.detachKeys), sandbox.WithExecTimeout(f.timeout))
+		state, err := sb.Attach(ctx, args[0], args[1:], append(f.options, sandbox.WithExecDetachKeys(f.detachKeys), sandbox.WithExecTimeout(f.timeout))...)
 		if errors.Is(err, sandbox.ErrDetached) {
 			fmt.Fprint(os.Stderr, "\r\n")
 			return nil
@@ -129,7 +136,7 @@ func (f *commandFlags) command(ctx context.Context, sb *sandbox.Sandbox, args []
 	}
 	cmd := sb.Command(ctx, args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Options = []sandbox.ExecOption{sandbox.WithExecTimeout(f.timeout)}
+	cmd.Options = append(f.options, sandbox.WithExecTimeout(f.timeout))
 	if err := cmd.Start(); err != nil {
 		return err
 	}

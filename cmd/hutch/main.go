@@ -52,7 +52,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())
 	})
-	root.AddCommand(newRun(), newCreate(), newStart(), newStop(), newRemove(), newList(), newInspect(), newVolume(), newPull(), newImages(), newImage(), newLoad(), newSave(), newDoctor(), newVersion())
+	root.AddCommand(newRun(), newCreate(), newStart(), newExec(), newStop(), newRemove(), newList(), newInspect(), newVolume(), newPull(), newImages(), newImage(), newLoad(), newSave(), newDoctor(), newVersion())
 	return root
 }
 
