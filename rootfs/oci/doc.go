@@ -21,7 +21,8 @@
 //
 // A name without ".part" stands for complete content, because it comes into
 // being by a rename. What a killed process leaves are .part files, which the
-// next one continues, and blobs that no image needs, which Prune removes.
+// next one continues, and blobs that no image needs; a pull that comes a day
+// later removes them, Prune at once.
 // KEY of a root is a digest over the converter's version and the digests of the
 // uncompressed layers in their order, so images that differ only in
 // configuration or compression share it.

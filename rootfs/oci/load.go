@@ -67,6 +67,7 @@ func (s *Store) load(ctx context.Context, a archive, o LoadOptions) ([]*Image, e
 	if err != nil {
 		return nil, err
 	}
+	defer s.tidy()
 	defer lock.Close()
 	list, err := s.candidates(a)
 	if err != nil {

@@ -216,6 +216,27 @@ func TestPruneAfterKill(t *testing.T) {
 	if !isAt(alive, alive.Name()) {
 		t.Error("a living process' file is gone")
 	}
+	// A pull removes what is old by itself, and leaves the rest to be resumed.
+	reg := newRegistry(t)
+	for name, age := range map[string]time.Duration{"c": 25 * time.Hour, "d": time.Hour} {
+		for _, suffix := range []string{"", partSuffix} {
+			path := s.path(blobsDir, strings.Repeat(name, 64)+suffix)
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chtimes(path, time.Time{}, time.Now().Add(-age)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := s.Pull(t.Context(), reg.push(t, "app", imageOf(t, randomTar(t, 100))), PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{"c": 0, "d": 2} {
+		if found, _ := filepath.Glob(s.path(blobsDir, strings.Repeat(name, 64)+"*")); len(found) != want {
+			t.Errorf("%d files of %s are left, want %d", len(found), name, want)
+		}
+	}
 	// A pull holds Prune up, until its context ends.
 	lock, err := s.lockShared(t.Context())
 	if err != nil {

@@ -20,7 +20,7 @@ const parallelLayers = 4
 //
 // With PullIfMissing and PullNever an image that is in the store needs no
 // network and no lock. Cancelling ctx ends the pull; what has arrived is kept
-// for the next one, and Prune removes it.
+// for the next one, for a day or until Prune is called.
 func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (*Image, error) {
 	img, err := s.pull(ctx, ref, o)
 	if err != nil && ctx.Err() != nil {
@@ -68,7 +68,11 @@ func (s *Store) pull(ctx context.Context, ref string, o PullOptions) (*Image, er
 	if err != nil {
 		return nil, err
 	}
-	return s.ingest(ctx, reg, r.name.Identifier(), r, p)
+	img, err := s.ingest(ctx, reg, r.name.Identifier(), r, p)
+	if err == nil {
+		s.tidy()
+	}
+	return img, err
 }
 
 // ingest takes an image from a source into the store, under the reference r if it has a name.

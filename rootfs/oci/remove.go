@@ -14,9 +14,9 @@ const (
 	// staleTemp is the age of a temporary file whose writer must be dead: it
 	// writes a few kilobytes.
 	staleTemp = 10 * time.Minute
-	// stalePart is how long what an interrupted pull has fetched is kept for
-	// the next one, unless Prune is called.
-	stalePart = 24 * time.Hour
+	// stale is how long what an interrupted pull has fetched is kept for the
+	// next one, unless Prune is called.
+	stale = 24 * time.Hour
 )
 
 // Remove removes a reference, and with its last reference the image itself: its
@@ -54,7 +54,7 @@ func (s *Store) remove(ref string, o RemoveOptions) (Removed, error) {
 		return out, err
 	}
 	defer lock.Close()
-	return out, s.sweep(stalePart, &out)
+	return out, s.sweep(stale, 0, &out)
 }
 
 func joinRefs(names []refRecord) string {
@@ -209,12 +209,25 @@ func (s *Store) prune(ctx context.Context, o PruneOptions, out *Removed) error {
 			return err
 		}
 	}
-	return s.sweep(0, out)
+	return s.sweep(0, 0, out)
 }
 
-// sweep removes the files that belong to no image. The caller holds the store's
-// lock exclusively, so nobody is adding any.
-func (s *Store) sweep(partAge time.Duration, out *Removed) error {
+// tidy removes what interrupted pulls left long ago. It is called after pulls
+// and loads that added something; if somebody else is adding something right now, a
+// later one will do it.
+func (s *Store) tidy() {
+	lock, err := s.tryLockExclusive()
+	if err != nil || lock == nil {
+		return
+	}
+	defer lock.Close()
+	_ = s.sweep(stale, stale, &Removed{}) // the image is there, that is what counts
+}
+
+// sweep removes the files that belong to no image: partial ones and whole layers
+// when they have reached the given age. The caller holds the store's lock
+// exclusively, so nobody is adding any.
+func (s *Store) sweep(partAge, blobAge time.Duration, out *Removed) error {
 	digests, err := s.digests()
 	if err != nil {
 		return err
@@ -247,7 +260,9 @@ func (s *Store) sweep(partAge time.Duration, out *Removed) error {
 				n, err = removeOld(path, staleTemp)
 			case strings.HasSuffix(e.Name(), partSuffix):
 				n, err = removePart(path, partAge)
-			case (dir == blobsDir || dir == rootsDir) && !keep[path]:
+			case dir == blobsDir && !keep[path]:
+				n, err = removeOld(path, blobAge)
+			case dir == rootsDir && !keep[path]:
 				n, err = removeUnlocked(path)
 			}
 			out.Bytes += n
@@ -267,7 +282,7 @@ func removeOld(path string, age time.Duration) (int64, error) {
 	return allocated(st), os.Remove(path)
 }
 
-// removeUnlocked removes a blob or a root, unless a sandbox has it.
+// removeUnlocked removes a root, unless a sandbox has it.
 func removeUnlocked(path string) (int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
