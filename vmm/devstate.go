@@ -68,7 +68,7 @@ const configKept = 256
 // drivers read once. Machines whose devices have the same Shape, in the same
 // order, can be made from each other's snapshots.
 func Shape(devices []Device) []byte {
-	var out []byte
+	out := fmt.Appendf(nil, "%#x+%#x %d\n", mmioBase, mmioSize, irqFirst)
 	for _, d := range devices {
 		dev := d.Device
 		out = fmt.Appendf(out, "%d %#x %d ", dev.ID(), dev.Features(), dev.QueueSizes())

@@ -7,9 +7,10 @@ import (
 )
 
 // Discard gives the whole pages of [gpa, gpa+n) back to the host; they read as
-// zero afterwards. Pages that are only partly in the range stay, and so do those
-// covered by MapFile. The range must lie inside one region. The guest may run
-// meanwhile: whether its writes to the range survive is then up to timing.
+// zero afterwards, and those covered by MapFile as what the file has there, as if
+// the guest had never written to them. Pages that are only partly in the range
+// stay. The range must lie inside one region. The guest may run meanwhile: whether
+// its writes to the range survive is then up to timing.
 func (m *Memory) Discard(gpa, n uint64) error {
 	if _, _, ok := m.find(gpa, n); !ok {
 		return &Error{Op: "discard", GPA: gpa, Size: n, Err: ErrOutOfRange}
@@ -30,7 +31,9 @@ func (m *Memory) Discard(gpa, n uint64) error {
 		if o.GPA > from {
 			err = errors.Join(err, m.discardPiece(from, o.GPA-from))
 		}
+		start := max(from, o.GPA)
 		from = max(from, min(o.End(), to))
+		err = errors.Join(err, m.dropCopies(start, from-start))
 	}
 	if err = errors.Join(err, m.discardPiece(from, to-from)); err != nil {
 		return &Error{Op: "discard", GPA: gpa, Size: n, Err: err}

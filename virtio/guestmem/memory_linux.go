@@ -227,6 +227,16 @@ func (m *Memory) mapPiece(fd int, p FilePiece, b []byte) error {
 	return nil
 }
 
+// dropCopies gives back the private copies of pages covered by MapFile. The caller
+// holds m.mu and checked the range.
+func (m *Memory) dropCopies(gpa, n uint64) error {
+	r, off, ok := m.find(gpa, n)
+	if !ok || n == 0 {
+		return nil
+	}
+	return os.NewSyscallError("madvise", unix.Madvise(r.mem[off:off+int(n)], unix.MADV_DONTNEED))
+}
+
 // discardPiece gives whole pages back to the host. The caller holds m.mu and
 // checked the range; none of it is covered by MapFile.
 func (m *Memory) discardPiece(gpa, n uint64) error {
