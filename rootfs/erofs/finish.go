@@ -15,7 +15,6 @@ type Result struct {
 	Size   int64 // of the image in bytes, a multiple of BlockSize
 	Holes  int64 // of it, what was punched because the files were removed
 	Inodes int   // files with a name
-	UUID   [16]byte
 }
 
 // child is a directory entry on its way out.
@@ -109,10 +108,11 @@ func (w *Writer) finish() (Result, error) {
 	}
 	sum.Write(meta.sum.Sum(nil))
 	r := Result{Size: blocks * BlockSize, Holes: w.data.holes, Inodes: w.inodes}
-	copy(r.UUID[:], sum.Sum(nil))
-	r.UUID[6] = r.UUID[6]&0x0f | 0x80 // version 8: made by a rule of our own
-	r.UUID[8] = r.UUID[8]&0x3f | 0x80
-	super := l.super(blocks, metaBase, xattrBase, r.UUID)
+	// The image's identity follows from what is in it.
+	uuid := [16]byte(sum.Sum(nil))
+	uuid[6] = uuid[6]&0x0f | 0x80 // version 8: made by a rule of our own
+	uuid[8] = uuid[8]&0x3f | 0x80
+	super := l.super(blocks, metaBase, xattrBase, uuid)
 	if _, err := w.out.WriteAt(super, 0); err != nil {
 		return Result{}, err
 	}

@@ -18,7 +18,6 @@ type Image struct {
 	meta  int64 // where inode number 0 would be
 	xattr int64 // where the shared attributes begin
 	root  uint64
-	uuid  [16]byte
 }
 
 // OpenImage opens the image of size bytes in r. Compressed files, several devices
@@ -48,7 +47,6 @@ func OpenImage(r io.ReaderAt, size int64) (*Image, error) {
 	im.root = uint64(le.Uint16(s[14:]))
 	im.meta = int64(le.Uint32(s[40:])) * BlockSize
 	im.xattr = int64(le.Uint32(s[44:])) * BlockSize
-	copy(im.uuid[:], s[48:])
 	f, err := im.File(im.root)
 	if err != nil {
 		return nil, err
@@ -61,9 +59,6 @@ func OpenImage(r io.ReaderAt, size int64) (*Image, error) {
 
 // Root is the number of the root directory.
 func (im *Image) Root() uint64 { return im.root }
-
-// UUID is the identity that the image carries.
-func (im *Image) UUID() [16]byte { return im.uuid }
 
 // read fills p from an offset of the image.
 func (im *Image) read(p []byte, off int64) error {

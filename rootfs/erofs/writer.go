@@ -34,7 +34,7 @@ type Writer struct {
 // writing. The root is owned by root with mode 0755.
 func NewWriter(out *os.File, opts WriterOptions) *Writer {
 	w := &Writer{out: out, spool: spool{dir: opts.Scratch}}
-	w.data = data{out: out, at: BlockSize, buf: make([]byte, 0, dataBuffer)}
+	w.data = data{out: out, at: BlockSize, buf: make([]byte, 0, dataBuffer), makeHole: punch}
 	w.t.init()
 	w.t.inodes.add()
 	*w.t.inode(Root) = inode{mode: ModeDir | 0o755, nlink: 2, start: uint32(Root)}

@@ -3,8 +3,10 @@ package erofs_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -183,6 +185,49 @@ func (r *islands) Read(p []byte) (int, error) {
 	}
 	r.pos += int64(len(p))
 	return len(p), nil
+}
+
+// TestManyXattrs: more attributes than a file may share, or an image remembers.
+func TestManyXattrs(t *testing.T) {
+	f := tempImage(t)
+	w := NewWriter(f, WriterOptions{Scratch: t.TempDir()})
+	defer w.Close()
+	want := map[string][]Xattr{}
+	add := func(name string, x []Xattr) {
+		t.Helper()
+		check(t, w.Link(Root, name, must(w.File(Attr{Mode: ModeRegular, Xattrs: x}, 1, strings.NewReader("x")))(t)))
+		want[name] = x
+	}
+	var same []Xattr
+	for i := range 700 {
+		same = append(same, Xattr{fmt.Sprintf("user.%04d", i), fmt.Append(nil, i)})
+	}
+	add("one", same)
+	add("two", same)
+	add("some", same[100:200])
+	for i := range 200 { // 12 MiB, each twice
+		x := []Xattr{{"user.big", bytes.Repeat([]byte{byte(i)}, 60000)}, {"user.n", fmt.Append(nil, i)}}
+		add(fmt.Sprint("big", i), x)
+		add(fmt.Sprint("BIG", i), append([]Xattr{{"user.a", fmt.Append(nil, -i)}}, x...))
+	}
+	for i := range 300 { // 90,000 that are all different
+		var x []Xattr
+		for k := range 300 {
+			x = append(x, Xattr{fmt.Sprintf("user.%04d", k), fmt.Appendf(nil, "%d-%d", i, k)})
+		}
+		add(fmt.Sprint("unique", i), x)
+	}
+	if _, err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	im := open(t, f)
+	for name, x := range want {
+		got := must(lookup(t, im, name).Xattrs())(t)
+		if !slices.EqualFunc(x, got, func(a, b Xattr) bool { return a.Name == b.Name && bytes.Equal(a.Value, b.Value) }) {
+			t.Fatalf("%s: %d attributes, want %d, or they differ", name, len(got), len(x))
+		}
+	}
+	fsck(t, f.Name())
 }
 
 // TestDiskFull: an image file that has no room.

@@ -14,6 +14,16 @@ type xattrSet struct {
 	size   uint32 // bytes behind the inode; known once the shared ones are
 }
 
+const (
+	// An image may have any number of attributes. So many are remembered, to be
+	// kept once: of sets, of single attributes, and of bytes of shared ones.
+	maxSets   = 1 << 16
+	maxCounts = 1 << 16
+	maxArea   = 8 << 20
+
+	maxShared = 255 // of one file: the count is a byte
+)
+
 // xattrSets is all sets of a Writer. Set 0 is the empty one.
 type xattrSets struct {
 	sets   []xattrSet
@@ -106,7 +116,9 @@ func (x *xattrSets) intern(xattrs []Xattr, s *spool) (set uint32, err error) {
 	}
 	set = uint32(len(x.sets))
 	x.sets = append(x.sets, xattrSet{at: at, length: uint32(len(x.buf))})
-	x.byHash[h] = set
+	if len(x.byHash) < maxSets {
+		x.byHash[h] = set
+	}
 	return set, nil
 }
 
@@ -134,38 +146,57 @@ func (x *xattrSets) unref(set uint32) {
 // file has.
 func (x *xattrSets) share(s *spool) error {
 	count := map[[sha256.Size]byte]uint32{}
-	walk := func(f func(set *xattrSet, entry []byte)) error {
-		for i := range x.sets {
-			set := &x.sets[i]
-			if set.refs == 0 {
-				continue
+	err := x.walk(s, func(set *xattrSet, p []byte) {
+		xattrEntries(p, func(e []byte) {
+			h := sha256.Sum256(e)
+			if _, ok := count[h]; ok || len(count) < maxCounts {
+				count[h] += set.refs
 			}
-			p, err := s.get(set.at, int(set.length))
-			if err != nil {
-				return err
-			}
-			xattrEntries(p, func(e []byte) { f(set, e) })
-		}
-		return nil
-	}
-	err := walk(func(set *xattrSet, e []byte) { count[sha256.Sum256(e)] += set.refs })
+		})
+	})
 	if err != nil {
 		return err
 	}
 	x.shared = map[[sha256.Size]byte]uint32{}
-	return walk(func(set *xattrSet, e []byte) {
-		if set.size == 0 {
-			set.size = xattrHeaderSize
+	return x.walk(s, func(set *xattrSet, p []byte) {
+		xattrEntries(p, func(e []byte) {
+			h := sha256.Sum256(e)
+			if _, ok := x.shared[h]; !ok && count[h] > 1 && len(x.area)+len(e) <= maxArea {
+				x.shared[h] = uint32(len(x.area) / 4)
+				x.area = append(x.area, e...)
+			}
+		})
+		set.size = xattrHeaderSize
+		x.split(p, func(uint32) { set.size += 4 }, func(e []byte) { set.size += uint32(len(e)) })
+	})
+}
+
+// walk visits the sets that files have.
+func (x *xattrSets) walk(s *spool, f func(set *xattrSet, p []byte)) error {
+	for i := range x.sets {
+		set := &x.sets[i]
+		if set.refs == 0 {
+			continue
 		}
-		h := sha256.Sum256(e)
-		if count[h] < 2 {
-			set.size += uint32(len(e))
-			return
+		p, err := s.get(set.at, int(set.length))
+		if err != nil {
+			return err
 		}
-		set.size += 4
-		if _, ok := x.shared[h]; !ok {
-			x.shared[h] = uint32(len(x.area) / 4)
-			x.area = append(x.area, e...)
+		f(set, p)
+	}
+	return nil
+}
+
+// split tells which attributes of a set are referred to and which are kept behind the
+// inode.
+func (x *xattrSets) split(p []byte, shared func(id uint32), own func(entry []byte)) {
+	n := 0
+	xattrEntries(p, func(e []byte) {
+		if id, ok := x.shared[sha256.Sum256(e)]; ok && n < maxShared {
+			n++
+			shared(id)
+		} else {
+			own(e)
 		}
 	})
 }
@@ -181,16 +212,10 @@ func (x *xattrSets) body(buf []byte, set uint32, s *spool) ([]byte, error) {
 	}
 	header := len(buf)
 	buf = append(buf, zeros[:xattrHeaderSize]...)
-	xattrEntries(p, func(e []byte) {
-		if id, ok := x.shared[sha256.Sum256(e)]; ok {
-			buf[header+4]++
-			buf = le.AppendUint32(buf, id)
-		}
-	})
-	xattrEntries(p, func(e []byte) {
-		if _, ok := x.shared[sha256.Sum256(e)]; !ok {
-			buf = append(buf, e...)
-		}
-	})
+	x.split(p, func(id uint32) {
+		buf[header+4]++
+		buf = le.AppendUint32(buf, id)
+	}, func([]byte) {})
+	x.split(p, func(uint32) {}, func(e []byte) { buf = append(buf, e...) })
 	return buf, nil
 }

@@ -37,7 +37,7 @@ func (l Limits) withDefaults() (Limits, error) {
 // ctx ends, out is left in any state; the caller removes it. Convert does not
 // sync and does not close out.
 //
-// It takes about 100 bytes of memory for each entry and some megabytes beside.
+// It takes about 150 bytes of memory for each entry and some megabytes beside.
 func Convert(ctx context.Context, layers []Layer, out *os.File, opts Options) (Stats, error) {
 	limits, err := opts.Limits.withDefaults()
 	if err != nil {

@@ -30,7 +30,8 @@ const (
 type Layer struct {
 	// Open returns the layer's stream from its beginning. Convert calls it once,
 	// and closes what it returns. It may block until the layer is there; it and
-	// the reader's Read should return when ctx ends.
+	// the reader's Read should return when ctx ends, which is also when Convert
+	// wants no more of the layer.
 	Open func(ctx context.Context) (io.ReadCloser, error)
 
 	// Compression of what Open returns.

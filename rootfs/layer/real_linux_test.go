@@ -2,7 +2,8 @@ package layer
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/sha256"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	goerofs "github.com/erofs/go-erofs"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/hutchvm/hutch/rootfs/erofs/erofstest"
 )
@@ -40,61 +42,6 @@ func debs(t testing.TB, names ...string) []string {
 	return files
 }
 
-// layout makes an OCI layout with the tool whose unpacking is compared with ours, and
-// returns it with the layers of its image.
-func layout(t testing.TB, tars ...string) (dir string, layers []Layer) {
-	t.Helper()
-	dir = filepath.Join(t.TempDir(), "oci")
-	run(t, "", "umoci", "init", "--layout", dir)
-	run(t, "", "umoci", "new", "--image", dir+":x")
-	for _, tar := range tars {
-		run(t, "", "umoci", "raw", "add-layer", "--image", dir+":x", tar)
-	}
-	return dir, layersOf(t, dir)
-}
-
-func layersOf(t testing.TB, dir string) (layers []Layer) {
-	t.Helper()
-	type descriptor struct {
-		Digest, MediaType string
-		Size              int64
-	}
-	var index struct{ Manifests []descriptor }
-	var manifest struct {
-		Config descriptor
-		Layers []descriptor
-	}
-	var config struct {
-		RootFS struct {
-			DiffIDs []string `json:"diff_ids"`
-		}
-	}
-	blob := func(digest string) string {
-		return filepath.Join(dir, "blobs", strings.Replace(digest, ":", "/", 1))
-	}
-	read := func(name string, v any) {
-		b, err := os.ReadFile(name)
-		if err == nil {
-			err = json.Unmarshal(b, v)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	read(filepath.Join(dir, "index.json"), &index)
-	read(blob(index.Manifests[0].Digest), &manifest)
-	read(blob(manifest.Config.Digest), &config)
-	for i, d := range manifest.Layers {
-		l := Layer{Size: d.Size, Name: d.Digest, DiffID: config.RootFS.DiffIDs[i]}
-		if strings.HasSuffix(d.MediaType, "+gzip") {
-			l.Compression = Gzip
-		}
-		l.Open = func(context.Context) (io.ReadCloser, error) { return os.Open(blob(d.Digest)) }
-		layers = append(layers, l)
-	}
-	return layers
-}
-
 // upperScript makes what an upper layer has.
 const upperScript = `set -e
 mkdir -p usr/share/zoneinfo/Etc usr/lib/git-core opt/new etc dev var
@@ -108,7 +55,6 @@ touch usr/bin/.wh.git 2>/dev/null || { mkdir -p usr/bin; touch usr/bin/.wh.git; 
 printf 'x' > opt/new/a; ln opt/new/a opt/new/b; ln -s /opt/new/a opt/new/c
 mknod dev/null c 1 3; mknod dev/vda b 254 0; mkfifo dev/fifo; chmod 1777 opt
 truncate -s 64M opt/new/sparse; printf end >> opt/new/sparse
-setfattr -n user.note -v "hello" opt/new/a 2>/dev/null || true
 chown 1234567:7654321 opt/new/a; chmod 4711 opt/new/a
 touch -d @0.123456789 opt/new/b
 `
@@ -130,13 +76,23 @@ func TestRealImage(t *testing.T) {
 	}
 	run(t, lower, "setcap", "cap_net_raw+ep", "bin/ping")
 	run(t, upper, "sh", "-c", upperScript)
-	var tars []string
-	for _, d := range []string{lower, upper} {
-		tars = append(tars, d+".tar")
-		run(t, d, "tar", "--format=pax", "--xattrs", "--xattrs-include=*", "--sparse", "-cf", d+".tar", ".")
+	if err := unix.Setxattr(filepath.Join(upper, "opt/new/a"), "user.note", []byte("\x00hello\n"), 0); err != nil {
+		t.Fatal(err)
 	}
-	oci, layers := layout(t, tars...)
-	run(t, "", "umoci", "unpack", "--image", oci+":x", filepath.Join(work, "bundle"))
+	var tars [][]byte
+	var layers []Layer
+	for i, d := range []string{lower, upper} {
+		run(t, d, "tar", "--format=pax", "--xattrs", "--xattrs-include=*", "--sparse", "-cf", d+".tar", ".")
+		b, err := os.ReadFile(d + ".tar")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := squeeze(t, []Compression{Zstd, None}[i], b)
+		l.DiffID = fmt.Sprintf("sha256:%x", sha256.Sum256(b))
+		tars, layers = append(tars, b), append(layers, l)
+	}
+	ociLayout(t, work, tars)
+	run(t, "", "umoci", "unpack", "--image", work+":x", filepath.Join(work, "bundle"))
 
 	f := tempImage(t)
 	stats, err := Convert(context.Background(), layers, f, Options{})
@@ -173,6 +129,45 @@ func TestRealImage(t *testing.T) {
 	fsck(t, f.Name())
 	if _, err := goerofsTree(f); err != nil {
 		t.Errorf("go-erofs: %v", err)
+	}
+}
+
+// TestFormats: the formats that GNU tar knows give the same image, sparse files and
+// long names included.
+func TestFormats(t *testing.T) {
+	need(t, "tar")
+	work := t.TempDir()
+	src := filepath.Join(work, "src")
+	if err := os.Mkdir(src, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run(t, src, "sh", "-c", `set -e
+		long=$(printf 'n%.0s' $(seq 180)); mkdir -p $long/$long; echo long > $long/$long/file; ln -s $long/$long link
+		truncate -s 3M sparse; printf begin | dd of=sparse conv=notrunc status=none; printf end >> sparse
+		ln sparse hard; mkfifo fifo; mknod null c 1 3; find . -exec touch -h -d @1000000000 {} +`)
+	var first map[string]string
+	for _, args := range [][]string{
+		{"--format=gnu"}, {"--format=gnu", "--sparse"}, {"--format=oldgnu", "--sparse"}, {"--format=pax"},
+		{"--format=pax", "--sparse", "--sparse-version=0.0"}, {"--format=pax", "--sparse", "--sparse-version=0.1"},
+		{"--format=pax", "--sparse", "--sparse-version=1.0"},
+	} {
+		run(t, src, "tar", append(args, "--sort=name", "-cf", "../x.tar", ".")...)
+		b, err := os.ReadFile(filepath.Join(work, "x.tar"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := convert(t, Options{}, b)
+		if err != nil {
+			t.Fatalf("%v: %v", args, err)
+		}
+		if first == nil {
+			first = got
+			if want, err := erofstest.DescribeHost(src); err != nil || !cmp.Equal(want, got) {
+				t.Errorf("%v: %v (-want +got):\n%s", args, err, cmp.Diff(want, got))
+			}
+		} else if d := cmp.Diff(first, got); d != "" {
+			t.Errorf("%v: (-gnu +this):\n%s", args, d)
+		}
 	}
 }
 

@@ -8,7 +8,10 @@ import (
 	"github.com/hutchvm/hutch/rootfs/erofs"
 )
 
-const maxLinks = 255 // symbolic links followed for one path
+const (
+	maxLinks = 255     // symbolic links followed for one path
+	maxSteps = 1 << 14 // names looked up for one path, those in links included
+)
 
 var errAbsent = errors.New("does not exist")
 
@@ -17,7 +20,7 @@ var errAbsent = errors.New("does not exist")
 // set, directories that are missing are made.
 func (a *applier) resolve(name string, create bool) (erofs.Ino, error) {
 	dir := erofs.Root
-	links := 0
+	links, steps := 0, 0
 	// What is still to walk, the next part last.
 	todo := []string{name}
 	for len(todo) > 0 {
@@ -26,6 +29,9 @@ func (a *applier) resolve(name string, create bool) (erofs.Ino, error) {
 		part, more, _ := strings.Cut(rest, "/")
 		if more != "" {
 			todo = append(todo, more)
+		}
+		if steps++; steps > maxSteps {
+			return 0, fmt.Errorf("%w: at %.300q", ErrLoop, part)
 		}
 		switch part {
 		case "", ".":

@@ -64,11 +64,12 @@ func openStream(ctx context.Context, l *Layer, limit int64, add func(n int)) (*s
 	if l.Open == nil {
 		return nil, fmt.Errorf("no Open: %w", errors.ErrUnsupported)
 	}
+	ctx, cancel := context.WithCancel(ctx)
 	rc, err := l.Open(ctx)
 	if err != nil {
+		cancel()
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
 	s := &stream{
 		full: make(chan []byte, pieces), empty: make(chan []byte, pieces),
 		cancel: cancel, done: make(chan struct{}), limit: limit,

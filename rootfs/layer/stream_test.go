@@ -123,6 +123,22 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// TestRefusedEarly: a layer that is refused while more of it is to come.
+func TestRefusedEarly(t *testing.T) {
+	r, w := io.Pipe()
+	go func() {
+		w.Write(pack(t, hard("a", "none"))[:512])
+		w.Write(make([]byte, pieceSize)) // and then nothing
+	}()
+	l := Layer{Open: func(ctx context.Context) (io.ReadCloser, error) {
+		context.AfterFunc(ctx, func() { w.CloseWithError(ctx.Err()) })
+		return r, nil
+	}}
+	if _, err := Convert(context.Background(), []Layer{l}, tempImage(t), Options{}); !errors.Is(err, ErrLink) {
+		t.Errorf("error is %v", err)
+	}
+}
+
 // TestImageNotWritable: an image file that takes no bytes is no layer's fault.
 func TestImageNotWritable(t *testing.T) {
 	f := tempImage(t)

@@ -84,12 +84,18 @@ func (im *image) Open(name string) (io.ReadCloser, error) {
 	return io.NopCloser(f.Content()), nil
 }
 
-// Directory returns the file system below a directory of the host: owners and modes
-// are those on the host, extended attributes are left out. The caller keeps root,
-// and closes it when Build is done.
-func Directory(root *os.Root) Lower { return directory{root} }
+// Directory returns the file system below a directory of the host, as a guest sees it
+// that has it for its root: what belongs to the user of this process belongs to root
+// there. Extended attributes are left out. The caller keeps root, and closes it when
+// Build is done.
+func Directory(root *os.Root) Lower {
+	return directory{root, uint32(os.Geteuid()), uint32(os.Getegid())}
+}
 
-type directory struct{ root *os.Root }
+type directory struct {
+	root     *os.Root
+	uid, gid uint32 // of this process
+}
 
 func (d directory) Lstat(name string) (Info, error) {
 	i, err := d.root.Lstat(name)
@@ -97,7 +103,12 @@ func (d directory) Lstat(name string) (Info, error) {
 		return Info{}, err
 	}
 	info := Info{Mode: modeOf(i.Mode()), Size: i.Size(), ModTime: i.ModTime()}
-	info.UID, info.GID = ownerOf(i)
+	if info.UID, info.GID = ownerOf(i); info.UID == d.uid {
+		info.UID = 0
+	}
+	if info.GID == d.gid {
+		info.GID = 0
+	}
 	return info, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -96,6 +97,11 @@ func build(t testing.TB, lower Lower, patches ...Patch) (map[string]string, erro
 	f := tempFile(t)
 	if err := Build(context.Background(), lower, patches, f); err != nil {
 		return nil, err
+	}
+	if tool, err := exec.LookPath("fsck.erofs"); err == nil { // the tests of package erofs insist on it
+		if out, err := exec.Command(tool, "--extract", f.Name()).CombinedOutput(); err != nil {
+			t.Errorf("fsck.erofs: %v\n%s", err, out)
+		}
 	}
 	im, err := erofs.OpenImage(f, size(t, f))
 	check(t, err)
@@ -269,10 +275,7 @@ func TestDirectory(t *testing.T) {
 	defer root.Close()
 	got, err := build(t, Directory(root), Patch{Kind: Append, Path: "/in/a", Data: []byte("2")}, Patch{Kind: File, Path: "/out/b"}, Patch{Kind: Remove, Path: "/in"})
 	check(t, err)
-	owner := "0:0"
-	if u := os.Getuid(); u != 0 {
-		t.Skip("not root: owners differ")
-	}
+	const owner = "0:0" // whoever runs the test
 	want := map[string]string{
 		"etc": "040711 " + owner + " 9.0 links=2", "etc/a": `100604 ` + owner + ` now links=1 "12"`,
 		"etc/b": `100644 0:0 now links=1 ""`, "in": gone,

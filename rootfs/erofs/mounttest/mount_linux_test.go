@@ -63,6 +63,15 @@ func image(t testing.TB) *os.File {
 	huge := map[string]string{"SCHILY.xattr.user.big": strings.Repeat("x", 60000), "SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}
 	add(tar.Header{Name: "huge-xattr", Size: 100, PAXRecords: huge, Mode: 0o4755}, bytes.NewReader(text[:100]))
 	add(tar.Header{Typeflag: tar.TypeDir, Name: "xattr-dir", PAXRecords: huge}, nil)
+	acl := "\x02\x00\x00\x00" + "\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x04\x00\x07\x00\x00\x00" +
+		"\x04\x00\x04\x00\xff\xff\xff\xff" + "\x10\x00\x04\x00\xff\xff\xff\xff" + "\x20\x00\x04\x00\xff\xff\xff\xff"
+	add(tar.Header{Name: "acl", PAXRecords: map[string]string{"SCHILY.xattr.system.posix_acl_access": acl}}, nil)
+	several := map[string]string{}
+	for i := range 300 {
+		several[fmt.Sprintf("SCHILY.xattr.user.%d", i)] = fmt.Sprint(i)
+	}
+	add(tar.Header{Name: "many-xattrs", PAXRecords: several}, nil)
+	add(tar.Header{Name: "many-xattrs-too", PAXRecords: several}, nil)
 	// Holes: at the beginning, in the middle, at the end.
 	sparse := make([]byte, 1<<20+77)
 	copy(sparse[300<<10:], "middle")
