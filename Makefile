@@ -44,7 +44,7 @@ fuzz:
 	bash internal/ci/fuzz.sh $(or $(FUZZTIME),30s)
 
 bench: bin
-	$(GO) test -exec "$(CURDIR)/bin/kvmhost --" ./bench -run '^$$' -bench .
+	$(GO) test -exec "$(CURDIR)/bin/kvmhost --" ./bench ./bench/network -run '^$$' -bench .
 	$(GO) test ./rootfs/oci -run '^$$' -bench . -benchtime 3x
 
 # The embedded build products, rebuilt bit for bit from their sources.

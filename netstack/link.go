@@ -17,10 +17,11 @@ import (
 const (
 	ethLen = header.EthernetMinimumSize
 
-	// Packets for a guest that gives no receive buffers wait; beyond these limits
-	// they are lost, and TCP finds out.
-	maxPendingPackets = 2048
-	maxPendingBytes   = 4 << 20
+	// Packets for a guest that gives no receive buffers wait. Those of TCP share
+	// their bytes with the endpoint that sends them, and to lose one is dear, so
+	// only their number is limited; of others there may be maxPendingBytes.
+	maxPendingPackets = 16 << 10
+	maxPendingBytes   = 2 << 20
 
 	// maxPieces bounds the buffers that one packet is made of before it is
 	// copied together.
@@ -42,7 +43,7 @@ type link struct {
 	pieces  [maxPieces][]byte
 	pending []*stack.PacketBuffer // from head on
 	head    int
-	bytes   int // in pending
+	bytes   int // in those of pending that are not TCP
 	rx      bucket
 	rxTimer wakeTimer
 	closed  bool
@@ -171,13 +172,22 @@ func (l *link) send(pkt *stack.PacketBuffer) tcpip.Error {
 		l.s.dev.Flush(0)
 		return nil
 	}
-	if len(l.pending)-l.head >= maxPendingPackets || l.bytes+pkt.Size() > maxPendingBytes {
+	n := charge(pkt)
+	if len(l.pending)-l.head >= maxPendingPackets || n > 0 && l.bytes+n > maxPendingBytes {
 		l.s.counters.rxDropped.Add(1)
 		return &tcpip.ErrNoBufferSpace{}
 	}
 	l.pending = append(l.pending, pkt.IncRef())
-	l.bytes += pkt.Size()
+	l.bytes += n
 	return nil
+}
+
+// charge is what a waiting packet counts for in link.bytes.
+func charge(pkt *stack.PacketBuffer) int {
+	if pkt.TransportProtocolNumber == header.TCPProtocolNumber {
+		return 0
+	}
+	return pkt.Size()
 }
 
 // ReceiveReady sends what waited for receive buffers, or for the rate.
@@ -187,7 +197,7 @@ func (l *link) ReceiveReady(int) {
 	sent := false
 	for l.head < len(l.pending) {
 		pkt := l.pending[l.head]
-		n := pkt.Size()
+		n := charge(pkt)
 		if !l.deliver(pkt) {
 			break
 		}

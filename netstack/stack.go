@@ -48,6 +48,10 @@ const (
 	// that uses a port again at once must not wait.
 	timeWait = 10 * time.Millisecond
 	linger   = 10 * time.Second
+	// minRTO is long, and losses are not looked for early: the link loses nothing,
+	// but a guest may get no CPU for a while, and a segment that was sent again
+	// for nothing makes TCP start from the smallest window.
+	minRTO = 2 * time.Second
 )
 
 // Stack is a network with its card. Its methods may be called from any goroutine.
@@ -164,7 +168,9 @@ func (s *Stack) tuneTCP() error {
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
 	lingerOpt := tcpip.TCPLingerTimeoutOption(linger)
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &reno, &snd, &rcv, &moderate, &wait, &lingerOpt} {
+	rto := tcpip.TCPMinRTOOption(minRTO)
+	noRACK := tcpip.TCPRecovery(0)
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &reno, &snd, &rcv, &moderate, &wait, &lingerOpt, &rto, &noRACK} {
 		if err := s.ip.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return fmt.Errorf("TCP option %T: %v", o, err)
 		}

@@ -11,6 +11,7 @@ packages=(
 	skopeo # the peer of rootfs/oci
 	libcap2-bin # setcap: a capability for an image
 	fio        # disk benchmarks in a guest
+	passt      # a peer of bench/network
 )
 
 missing=()

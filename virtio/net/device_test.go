@@ -72,13 +72,16 @@ func (r *recorder) take() []sent {
 
 func (r *recorder) waitReady(t testing.TB, pair int) {
 	t.Helper()
-	select {
-	case got := <-r.ready:
-		if got != pair {
-			t.Fatalf("ReceiveReady(%d), want %d", got, pair)
+	timeout := time.After(virtiotest.Timeout)
+	for {
+		select {
+		case got := <-r.ready:
+			if got == pair {
+				return
+			}
+		case <-timeout:
+			t.Fatal("no ReceiveReady")
 		}
-	case <-time.After(virtiotest.Timeout):
-		t.Fatal("no ReceiveReady")
 	}
 }
 
