@@ -155,7 +155,7 @@ func (s *Stack) serveInbound(c *net.TCPConn, port uint16) {
 	}
 	ev.Kind = FlowOpened
 	s.log(ev)
-	sp := newSplice(s.ctx, ep, &wq, c)
+	sp := newSplice(s, ep, &wq, c)
 	sp.run()
 	ev.Kind, ev.Err = FlowClosed, sp.err
 	ev.Sent, ev.Received = sp.toHost.Load(), sp.toGuest.Load()

@@ -31,6 +31,7 @@ var copyBuffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
 // was reset. It owns both ends.
 type splice struct {
 	ctx  context.Context
+	link *link
 	ep   tcpip.Endpoint
 	wq   *waiter.Queue
 	conn net.Conn
@@ -44,7 +45,7 @@ type splice struct {
 }
 
 func (f *tcpFlow) splice(conn net.Conn) {
-	sp := newSplice(f.s.ctx, f.ep, &f.wq, conn)
+	sp := newSplice(f.s, f.ep, &f.wq, conn)
 	sp.run()
 	f.s.log(FlowEvent{
 		Kind: FlowClosed, Flow: f.policy, Guest: f.guest, Rule: f.rule, Err: sp.err,
@@ -52,8 +53,8 @@ func (f *tcpFlow) splice(conn net.Conn) {
 	})
 }
 
-func newSplice(ctx context.Context, ep tcpip.Endpoint, wq *waiter.Queue, conn net.Conn) *splice {
-	return &splice{ctx: ctx, ep: ep, wq: wq, conn: conn,
+func newSplice(st *Stack, ep tcpip.Endpoint, wq *waiter.Queue, conn net.Conn) *splice {
+	return &splice{ctx: st.ctx, link: st.link, ep: ep, wq: wq, conn: conn,
 		guestDone: make(chan struct{}), reset: make(chan struct{})}
 }
 
@@ -239,7 +240,9 @@ func (s *splice) copyToGuest() {
 // write gives the endpoint all of p, waiting for room.
 func (s *splice) write(p *bytes.Reader, ch <-chan struct{}) bool {
 	for p.Len() > 0 {
+		s.link.cork()
 		_, err := s.ep.Write(p, tcpip.WriteOptions{})
+		s.link.uncork()
 		switch err.(type) {
 		case nil:
 		case *tcpip.ErrWouldBlock:

@@ -20,10 +20,7 @@ const chunk = 128 << 10
 // guest's address and prefix, and the gateway: from GuestArgs in the kernel's
 // command line. It does not return.
 func Guest() {
-	err := guest()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "guest:", err)
-	}
+	fmt.Fprintln(os.Stderr, "guest:", guest())
 	_ = syscall.Reboot(syscall.LINUX_REBOOT_CMD_RESTART)
 	select {}
 }
