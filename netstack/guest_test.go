@@ -46,7 +46,7 @@ type ring struct {
 	n           int
 	idx, last   uint16
 	kicked      uint16
-	base        uint64 // guest address of the buffers
+	desc        []byte
 }
 
 func newRing(d *virtiotest.Driver, q *virtiotest.Queue, n, bufLen int, flags uint16) *ring {
@@ -55,6 +55,7 @@ func newRing(d *virtiotest.Driver, q *virtiotest.Queue, n, bufLen int, flags uin
 	r.mem, _ = d.Mem.Slice(at, uint64(n*bufLen))
 	r.avail, _ = d.Mem.Window(q.AvailAddr, 6+2*uint64(q.Size), 2)
 	r.used, _ = d.Mem.Window(q.UsedAddr, 6+8*uint64(q.Size), 4)
+	r.desc, _ = d.Mem.Slice(q.DescAddr, 16*uint64(q.Size))
 	for i := range n {
 		q.PokeDesc(uint16(i), virtiotest.Desc{Addr: at + uint64(i*bufLen), Len: uint32(bufLen), Flags: flags})
 	}
@@ -62,6 +63,11 @@ func newRing(d *virtiotest.Driver, q *virtiotest.Queue, n, bufLen int, flags uin
 }
 
 func (r *ring) buf(i uint16) []byte { return r.mem[int(i)*r.bufLen:][:r.bufLen] }
+
+// setLen changes the length of a descriptor.
+func (r *ring) setLen(i uint16, n int) {
+	binary.LittleEndian.PutUint32(r.desc[16*int(i)+8:], uint32(n))
+}
 
 func (r *ring) give(i uint16) {
 	r.avail.Store16(4+2*int(r.idx%r.q.Size), i)
@@ -293,21 +299,10 @@ func (g *guest) send(hdr [vhdr]byte, pieces ...[]byte) bool {
 	for _, p := range pieces {
 		n += copy(b[n:], p)
 	}
-	g.tx.q.PokeDesc(i, virtiotest.Desc{Addr: g.txAddr(i), Len: uint32(n)})
+	g.tx.setLen(i, n)
 	g.tx.give(i)
 	g.tx.kick()
 	return true
-}
-
-func (g *guest) txAddr(i uint16) uint64 {
-	// The ring's buffers lie one behind the other; the first one's address is
-	// still in its descriptor.
-	if g.tx.base == 0 {
-		var b [8]byte
-		g.d.Mem.ReadAt(b[:], int64(g.tx.q.DescAddr))
-		g.tx.base = binary.LittleEndian.Uint64(b[:])
-	}
-	return g.tx.base + uint64(int(i)*g.tx.bufLen)
 }
 
 func (l guestLink) WritePacket(pkt *stack.PacketBuffer) tcpip.Error {
