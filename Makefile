@@ -37,7 +37,7 @@ cross:
 	GOOS=linux GOARCH=arm64 $(GO) vet ./...
 
 race:
-	CGO_ENABLED=1 $(GO) test -race ./kvm ./virtio/... ./agent/... ./boot ./vmm
+	CGO_ENABLED=1 $(GO) test -race ./kvm ./virtio/... ./agent/... ./boot ./vmm ./rootfs/oci
 
 # Thirty seconds of each fuzz target.
 fuzz:

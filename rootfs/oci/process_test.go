@@ -253,8 +253,8 @@ func TestPruneAfterKill(t *testing.T) {
 // TestMemory: a pull and its conversion take little memory, whatever the image:
 // here many files, layers that need large windows, and one that is large.
 func TestMemory(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
+	if testing.Short() || raceDetector {
+		t.Skip("takes seconds, and more memory with the race detector")
 	}
 	const promise = 150 << 10 // KiB
 	var many bytes.Buffer

@@ -1,0 +1,5 @@
+//go:build !race
+
+package oci
+
+const raceDetector = false

@@ -1,0 +1,6 @@
+//go:build race
+
+package oci
+
+// raceDetector multiplies what a process takes.
+const raceDetector = true
