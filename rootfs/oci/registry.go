@@ -45,7 +45,9 @@ func (s *Store) connect(ctx context.Context, g *guard, repo name.Repository, o P
 	auth := authn.Anonymous
 	if o.Username != "" {
 		auth = &authn.Basic{Username: o.Username, Password: o.Password}
-	} else if a, err := authn.Resolve(ctx, authn.DefaultKeychain, repo); err != nil {
+	} else if a, err := dockerAuth(ctx, repo); ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	} else if err != nil {
 		// As Docker does, go on without: many images need none.
 		r.hint = fmt.Errorf("credentials from Docker's configuration: %s", clean(err.Error()))
 	} else {
@@ -60,6 +62,29 @@ func (s *Store) connect(ctx context.Context, g *guard, repo name.Repository, o P
 		return nil
 	})
 	return r, err
+}
+
+// dockerAuth looks for credentials in Docker's configuration. That may run a
+// credential helper, which knows no context and may wait for a person: after a
+// while, or when ctx ends, it is left to end by itself.
+func dockerAuth(ctx context.Context, repo name.Repository) (authn.Authenticator, error) {
+	type result struct {
+		auth authn.Authenticator
+		err  error
+	}
+	found := make(chan result, 1)
+	go func() {
+		a, err := authn.Resolve(ctx, authn.DefaultKeychain, repo)
+		found <- result{a, err}
+	}()
+	select {
+	case r := <-found:
+		return r.auth, r.err
+	case <-time.After(helperTimeout):
+		return nil, fmt.Errorf("the credential helper has not answered within %v", helperTimeout)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 func (r *registry) connectError(err error) error {
@@ -197,7 +222,11 @@ func (r *registry) blob(ctx context.Context, d v1.Descriptor, offset int64) (io.
 	return resp.Body, offset, nil
 }
 
-const maxAttempts = 6
+const (
+	maxAttempts = 6
+	// helperTimeout is long enough for somebody to unlock a keyring.
+	helperTimeout = time.Minute
+)
 
 func defaultBackoff(attempt int) time.Duration {
 	return min(200*time.Millisecond<<attempt, 5*time.Second)

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
@@ -121,6 +122,35 @@ func TestAuth(t *testing.T) {
 		if err != nil && (strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), auth)) {
 			t.Errorf("%s: a secret is printed: %v", name, err)
 		}
+	}
+}
+
+// A credential helper that hangs does not keep a cancelled pull.
+func TestHangingHelper(t *testing.T) {
+	reg := newRegistry(t)
+	dir := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", dir)
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	release := filepath.Join(dir, "release")
+	for name, content := range map[string]string{
+		"config.json":            `{"credsStore":"hang"}`,
+		"docker-credential-hang": "#!/bin/sh\nwhile [ -e \"$0\" ] && ! [ -e " + release + " ]; do sleep 0.02; done\nexit 1\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := newStore(t, t.TempDir()).Pull(ctx, reg.host+"/app", PullOptions{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	if err := os.WriteFile(release, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The library asks one helper at a time, so this waits for the end of the other.
+	if _, err := newStore(t, t.TempDir()).Pull(t.Context(), reg.host+"/app", PullOptions{}); !errors.Is(err, ErrImageNotFound) {
+		t.Error(err)
 	}
 }
 
