@@ -117,6 +117,32 @@ func cachedFile(t testing.TB, size int) *File {
 	return newFile(t, f)
 }
 
+// A long request is served at once when it is alone; of several, all but the last
+// go to workers.
+func TestAloneIsInline(t *testing.T) {
+	const long = paceBytes + 4096
+	for _, write := range []bool{false, true} {
+		typ := uint32(typeIn)
+		if write {
+			typ = typeOut
+		}
+		b := newBare(t, Config{Backend: NewMemory(make([]byte, 8<<20))}, 1, long, write)
+		b.dev.nowait = nil // a backend that cannot tell
+		b.add(0, typ, 0)
+		b.run(t, 1)
+		if got := b.dev.Stats().Inline; got != 1 {
+			t.Errorf("write %v: alone: %d inline", write, got)
+		}
+		for i := range 4 {
+			b.add(i, typ, 0)
+		}
+		b.run(t, 4)
+		if got := b.dev.Stats().Inline; got != 2 {
+			t.Errorf("write %v: one and four: %d inline", write, got)
+		}
+	}
+}
+
 func TestNoAllocationPerRequest(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

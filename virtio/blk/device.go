@@ -2,8 +2,9 @@
 // file, memory, or a reader.
 //
 // Each queue has the transport's goroutine. It serves by itself what needs no
-// waiting, such as reads from the host's page cache, and hands the rest to a
-// bounded set of workers, so that a slow request does not hold up the others.
+// waiting, such as reads from the host's page cache, and a request beside which no
+// other waits, as long as the backend is fast. The rest goes to a bounded set of
+// workers, so that a slow request does not hold up the others.
 // Data moves between the backend and guest memory without a buffer between, and
 // no request allocates.
 package blk
