@@ -94,6 +94,16 @@ type Device interface {
 	Reset()
 }
 
+// KickHandler is a Device whose queues are better served at once by the vCPU that
+// kicks than by a goroutine that has to be woken: where a request usually takes less
+// time than that. A hypervisor then registers no eventfd for QueueNotify, see
+// MMIO.Direct.
+type KickHandler interface {
+	// HandleKick is HandleQueue on a vCPU's goroutine: never concurrently with it
+	// for one q. It must return soon and leave what takes longer to others.
+	HandleKick(q int) error
+}
+
 // Errors of this package. They come wrapped in an *Error.
 var (
 	// ErrConfig says that a transport cannot be made of what was given.

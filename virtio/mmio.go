@@ -167,6 +167,13 @@ func (m *MMIO) NotifyFDs() []int {
 	return fds
 }
 
+// Direct reports whether writes to QueueNotify should come as calls of Write, on the
+// vCPU's own goroutine, and not through NotifyFDs: the device is a KickHandler.
+func (m *MMIO) Direct() bool {
+	_, ok := m.dev.(KickHandler)
+	return ok
+}
+
 // InterruptFD returns the eventfd that is added to for every interrupt. It
 // belongs to the transport and is closed by Close.
 func (m *MMIO) InterruptFD() int { return m.irq.fd }
@@ -299,7 +306,7 @@ func (m *MMIO) writeReg(off uint64, v uint32) {
 		// is not a queue's is ignored (CVE-2011-2512), and so is a kick of a
 		// queue that nobody serves.
 		if v < uint32(len(m.workers)) {
-			m.workers[v].kick()
+			m.workers[v].kickHere()
 		}
 		return
 	case RegInterruptACK:

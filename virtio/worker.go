@@ -29,6 +29,9 @@ type worker struct {
 	kicked atomic.Bool // kick was called and not yet seen: no need to write again
 	stop   atomic.Bool
 	done   sync.WaitGroup
+
+	mu      sync.Mutex // held while HandleQueue or HandleKick runs
+	session *Session   // nil while the queue is not to be served; guarded by mu
 }
 
 func newWorker(m *MMIO, queue int) (*worker, error) {
@@ -50,6 +53,9 @@ func (w *worker) kick() {
 func (w *worker) start(s *Session) {
 	w.stop.Store(false)
 	s.Queues[w.queue].Halt(false)
+	w.mu.Lock()
+	w.session = s
+	w.mu.Unlock()
 	_ = w.efd.f.SetReadDeadline(time.Time{})
 	w.done.Go(func() { w.run(s) })
 }
@@ -65,7 +71,30 @@ func (w *worker) halt(s *Session) {
 	_ = w.efd.f.SetReadDeadline(time.Unix(1, 0))
 }
 
-func (w *worker) wait() { w.done.Wait() }
+func (w *worker) wait() {
+	w.done.Wait()
+	w.mu.Lock() // a HandleKick that runs ends soon
+	w.session = nil
+	w.mu.Unlock()
+}
+
+// kickHere serves the queue on the calling vCPU goroutine, if the device wants that
+// and nobody serves it now; otherwise it kicks.
+func (w *worker) kickHere() {
+	d, ok := w.m.dev.(KickHandler)
+	if !ok || !w.mu.TryLock() {
+		w.kick()
+		return
+	}
+	defer w.mu.Unlock()
+	if w.session == nil || w.stop.Load() || w.m.needsReset.Load() {
+		w.kick() // for when it is served again
+		return
+	}
+	if err := guarded(d.HandleKick, w.queue); err != nil {
+		w.m.fail(w.session, fmt.Sprintf("queue %d", w.queue), err)
+	}
+}
 
 func (w *worker) run(s *Session) {
 	// A truncated file behind guest memory raises SIGBUS; as a panic it ends
@@ -90,12 +119,19 @@ func (w *worker) run(s *Session) {
 	}
 }
 
-// serve runs HandleQueue once and turns a panic into an error.
-func (w *worker) serve() (err error) {
+// serve runs HandleQueue once.
+func (w *worker) serve() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return guarded(w.m.dev.HandleQueue, w.queue)
+}
+
+// guarded turns a panic into an error.
+func guarded(handle func(int) error, queue int) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("%w: %v\n%s", ErrPanic, v, debug.Stack())
 		}
 	}()
-	return w.m.dev.HandleQueue(w.queue)
+	return handle(queue)
 }

@@ -158,6 +158,9 @@ func (m *Machine) attach(cfg *Config) error {
 			return opErr("attach "+d.Name, err)
 		}
 		for q, fd := range mmio.NotifyFDs() {
+			if mmio.Direct() {
+				break // kicks are served where they come from
+			}
 			err := m.vm.IOEventFD(kvm.IOEventFD{
 				Addr: s.addr + virtio.RegQueueNotify, Len: 4, FD: int32(fd),
 				Datamatch: uint64(q), Flags: kvm.IOEventFDDatamatch,

@@ -134,7 +134,7 @@ func TestAloneIsInline(t *testing.T) {
 			t.Errorf("write %v: alone: %d inline", write, got)
 		}
 		for i := range 4 {
-			b.add(i, typ, 0)
+			b.add(i, typ, uint64(i)*long/SectorSize)
 		}
 		b.run(t, 4)
 		if got := b.dev.Stats().Inline; got != 2 {

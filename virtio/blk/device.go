@@ -63,7 +63,7 @@ type Device struct {
 	}
 }
 
-var _ virtio.Device = (*Device)(nil)
+var _ virtio.KickHandler = (*Device)(nil)
 
 // New returns a device for virtio.NewMMIO.
 func New(cfg Config) (*Device, error) {
@@ -153,7 +153,16 @@ func (d *Device) HandleQueue(q int) error {
 	if q < 0 || q >= len(d.queues) || d.queues[q] == nil {
 		return nil
 	}
-	return d.queues[q].serve()
+	return d.queues[q].serve(false)
+}
+
+// HandleKick serves one queue on the vCPU's goroutine: a short request takes less
+// time than waking another goroutine for it.
+func (d *Device) HandleKick(q int) error {
+	if q < 0 || q >= len(d.queues) || d.queues[q] == nil {
+		return nil
+	}
+	return d.queues[q].serve(true)
 }
 
 // Quiesce waits until the workers have finished every request that was taken.

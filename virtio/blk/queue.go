@@ -2,6 +2,7 @@ package blk
 
 import (
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,8 @@ const (
 	// serveBudget bounds one HandleQueue call, so that a guest that never
 	// stops cannot hold up a pause.
 	serveBudget = 1024
+	// kickBudget bounds one HandleKick call, which keeps a CPU of the guest.
+	kickBudget = 16
 )
 
 // queue is one request queue. mu guards the ring and what is below it; workers
@@ -52,14 +55,19 @@ func (q *queue) get() *request {
 
 func (q *queue) put(r *request) { r.next, q.free = q.free, r }
 
-// serve takes what the driver made available.
-func (q *queue) serve() error {
+// serve takes what the driver made available, up to a bound if it runs on a vCPU.
+func (q *queue) serve(onCPU bool) error {
 	var done *request
+	budget := serveBudget
+	if onCPU {
+		budget = kickBudget
+	}
 	for n := 0; ; n++ {
-		r, err := q.step(done, n)
+		r, err := q.step(done, n, budget)
 		if r == nil {
 			return err
 		}
+		r.onCPU = onCPU
 		r.parse()
 		if done = r; !r.tryNow() {
 			q.handOver(r)
@@ -70,7 +78,7 @@ func (q *queue) serve() error {
 
 // step gives done back to the driver, if there is one, and takes the next
 // request. It returns nil when serve has to end.
-func (q *queue) step(done *request, n int) (*request, error) {
+func (q *queue) step(done *request, n, budget int) (*request, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if n == 0 {
@@ -84,7 +92,7 @@ func (q *queue) step(done *request, n int) (*request, error) {
 			q.sess.Notify(q.idx)
 		}
 	}
-	if n >= serveBudget {
+	if n >= budget {
 		q.sess.Notify(q.idx)
 		q.sess.Wake(q.idx)
 		return nil, nil
@@ -178,17 +186,23 @@ const (
 	pacePause  = 50 * time.Millisecond // for so long others go to the workers
 	paceBytes  = 256 << 10             // longer ones hold others up
 	paceMost   = 4 << 20               // longer ones hold a pause up
+	paceOnCPU  = 64 << 10              // longer ones hold a vCPU up that could go on
 )
 
-// begin reports whether to go ahead with an operation of so many bytes, after
-// which alone says that no other waits.
-func (p *pace) begin(bytes int64, alone bool) (t time.Duration, inline bool) {
+// oneCPU: a vCPU could not go on while others work for it.
+var oneCPU = runtime.NumCPU() == 1
+
+// begin reports whether to go ahead with an operation.
+func (p *pace) begin(r *request) (t time.Duration, inline bool) {
 	most := int64(paceBytes)
-	if alone {
+	switch {
+	case r.onCPU && !oneCPU:
+		most = paceOnCPU
+	case r.alone:
 		most = paceMost
 	}
 	t = time.Since(p.epoch)
-	return t, bytes <= most && int64(t) >= p.slowUntil.Load()
+	return t, r.length <= most && int64(t) >= p.slowUntil.Load()
 }
 
 func (p *pace) end(began time.Duration, bytes int64) {

@@ -39,6 +39,7 @@ type request struct {
 	written uint32 // for the used ring
 	ended   bool   // parse already answered it
 	alone   bool   // no other request waited when it was taken
+	onCPU   bool   // it is served on a vCPU's goroutine
 
 	ranges  [maxRangeSegs]byteRange
 	nRanges int
@@ -171,6 +172,9 @@ func (r *request) tryNow() bool {
 	if r.typ == typeOut && !r.d.writeback.Load() {
 		return false // ends with a flush
 	}
+	if r.onCPU && !oneCPU && r.length > paceOnCPU {
+		return false
+	}
 	for r.d.nowait != nil {
 		r.data = dropEmpty(r.data)
 		if len(r.data) == 0 {
@@ -202,7 +206,7 @@ func (r *request) tryNow() bool {
 
 // tryPaced takes the chance that the backend is fast, if it was lately.
 func (r *request) tryPaced() bool {
-	began, inline := r.d.pace.begin(r.length, r.alone)
+	began, inline := r.d.pace.begin(r)
 	if !inline {
 		return false
 	}
