@@ -30,7 +30,7 @@ const blkSlice = 100 * time.Millisecond
 
 // BenchmarkBlkVersusQEMU compares the same guest doing the same work on a raw image
 // behind Hutch's and behind QEMU's virtio-blk (aio=threads, cache=writeback). The
-// guest is this test binary, see blk_guest_test.go: it reads and writes with
+// guest is this test binary, static since CGO_ENABLED=0, see TestMain: it reads and writes with
 // O_DIRECT, one request at a time.
 //
 // Each machine is a process, and the two run in turn for a short time each, so
