@@ -10,6 +10,7 @@ packages=(
 	umoci  # the peer of rootfs/layer
 	skopeo # the peer of rootfs/oci
 	libcap2-bin # setcap: a capability for an image
+	iproute2   # ip: namespaces of the network tests
 	fio        # disk benchmarks in a guest
 	passt      # a peer of bench/network
 )
