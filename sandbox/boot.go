@@ -235,6 +235,18 @@ func (s *Sandbox) setupErr(se *proto.SetupError) error {
 	return invalid(option, "%s", se.Message)
 }
 
+// restricted takes from mounts what the security profile forbids.
+func (c *config) restricted(mounts []proto.Mount) []proto.Mount {
+	if c.Security != SecurityRestricted {
+		return mounts
+	}
+	mounts = slices.Clone(mounts)
+	for i := range mounts {
+		mounts[i].NoSuid, mounts[i].NoDev = true, true
+	}
+	return mounts
+}
+
 // setup is what the agent is told.
 func (s *Sandbox) setup() *proto.Setup {
 	c := s.cfg
@@ -247,7 +259,7 @@ func (s *Sandbox) setup() *proto.Setup {
 	return &proto.Setup{
 		Hostname: c.Hostname,
 		Root:     s.devices.root,
-		Mounts:   s.devices.mounts,
+		Mounts:   c.restricted(s.devices.mounts),
 		Env:      envList(merged(imageEnv(s.root.image.Env), c.Env)),
 		Workdir:  cmp.Or(c.Workdir, imageWorkdir(s.root.image.Workdir)),
 		User:     cmp.Or(c.User, s.root.image.User),
@@ -258,6 +270,7 @@ func (s *Sandbox) setup() *proto.Setup {
 		Scripts:  scripts,
 		// An image's directory need not be in its layers.
 		MakeWorkdir: c.Workdir == "",
+		Restricted:  c.Security == SecurityRestricted,
 		Network:     s.devices.net.setup(c),
 	}
 }

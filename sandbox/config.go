@@ -53,6 +53,7 @@ type config struct {
 	User        string              `json:"user,omitempty"`
 	Hostname    string              `json:"hostname"`
 	Shell       string              `json:"shell"`
+	Security    Security            `json:"security,omitempty"`
 	Rlimits     map[Resource]Rlimit `json:"rlimits,omitempty"`
 	Labels      map[string]string   `json:"labels,omitempty"`
 	Mounts      map[string]Mount    `json:"mounts,omitempty"`
@@ -174,6 +175,9 @@ func (c *config) checkSize() error {
 }
 
 func (c *config) checkGuest() error {
+	if c.Security != SecurityDefault && c.Security != SecurityRestricted {
+		return invalid("WithSecurity", "%q is none", string(c.Security))
+	}
 	if err := checkEnv("WithEnv", c.Env); err != nil {
 		return err
 	}

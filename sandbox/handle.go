@@ -219,6 +219,7 @@ type Config struct {
 	User        string              `json:"user,omitempty"`
 	Hostname    string              `json:"hostname"`
 	Shell       string              `json:"shell"`
+	Security    Security            `json:"security,omitempty"`
 	Rlimits     map[Resource]Rlimit `json:"rlimits,omitempty"`
 	Labels      map[string]string   `json:"labels,omitempty"`
 	MaxDuration time.Duration       `json:"max_duration_ns,omitempty"`
@@ -231,7 +232,7 @@ func (h *Handle) Config() Config {
 	return Config{
 		Image: c.Image, FSType: c.FSType, Entrypoint: cloneWords(c.Entrypoint), Cmd: cloneWords(c.Cmd), Scripts: maps.Clone(c.Scripts),
 		CPUs: c.CPUs, Memory: c.Memory, UpperSize: c.upperSize(), Env: maps.Clone(c.Env), Workdir: c.Workdir, User: c.User,
-		Hostname: c.Hostname, Shell: c.Shell, Rlimits: maps.Clone(c.Rlimits), Labels: maps.Clone(c.Labels),
+		Hostname: c.Hostname, Shell: c.Shell, Security: c.Security, Rlimits: maps.Clone(c.Rlimits), Labels: maps.Clone(c.Labels),
 		MaxDuration: c.MaxDuration, Ephemeral: c.Ephemeral,
 	}
 }

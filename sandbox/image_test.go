@@ -223,7 +223,10 @@ func TestArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	sb := create(t, "archive", sandbox.WithImage(path), sandbox.WithEntrypoint("sh", "-c"), sandbox.WithCmd("echo $0 $1", "a", "b"),
-		sandbox.WithUser("root"), sandbox.WithWorkdir("/"))
+		sandbox.WithUser("root"), sandbox.WithWorkdir("/"), sandbox.WithSecurity(sandbox.SecurityRestricted))
+	if got := shell(t, sb, "mount -t tmpfs none /mnt 2>/dev/null || echo refused; grep NoNewPrivs /proc/self/status"); got != "refused\nNoNewPrivs:\t1" {
+		t.Errorf("a restricted sandbox says %q", got)
+	}
 	out, err := sb.ExecDefault(t.Context())
 	if err != nil || out.Stdout() != "a b\n" {
 		t.Errorf("the default command: %v, %v", out, err)

@@ -84,6 +84,23 @@ func WithReplaceTimeout(d time.Duration) Option {
 	return func(c *config) { c.Replace, c.ReplaceTimeout = true, d }
 }
 
+// Security says what commands may do to the guest that they run in. The host is
+// kept apart by the virtual machine, not by this.
+type Security string
+
+// The security profiles.
+const (
+	// SecurityDefault: root in the guest has full power over it.
+	SecurityDefault Security = ""
+	// SecurityRestricted: commands cannot gain privileges (no_new_privs), also
+	// root has no CAP_SYS_ADMIN, and the sandbox's own mounts are nosuid and
+	// nodev. Each command takes a little longer to start.
+	SecurityRestricted Security = "restricted"
+)
+
+// WithSecurity sets the security profile; the default is SecurityDefault.
+func WithSecurity(s Security) Option { return func(c *config) { c.Security = s } }
+
 // WithEphemeral makes the sandbox leave nothing behind, neither record nor
 // disk, however it ends; what a killed process left is swept by the next one.
 func WithEphemeral() Option { return func(c *config) { c.Ephemeral = true } }

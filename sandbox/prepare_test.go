@@ -3,7 +3,6 @@ package sandbox
 import (
 	"archive/tar"
 	"bytes"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -28,7 +27,7 @@ func BenchmarkPrepare(b *testing.B) {
 		if err := w.WriteHeader(&tar.Header{Name: "file" + string(rune('a'+i%26)) + time.Duration(i).String(), Size: 1000, Mode: 0o644}); err != nil {
 			b.Fatal(err)
 		}
-		io.WriteString(w, string(make([]byte, 1000)))
+		w.Write(make([]byte, 1000))
 	}
 	w.Close()
 	img, err := mutate.AppendLayers(empty.Image, static.NewLayer(layer.Bytes(), types.OCIUncompressedLayer))

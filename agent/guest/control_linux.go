@@ -141,7 +141,7 @@ func (c *control) setup(m *proto.Setup, done *proto.SetupDone) *proto.SetupError
 	if _, err := mergeRlimits(m.Rlimits, nil); err != nil {
 		return setupError(proto.SetupRlimit, "Rlimits", err)
 	}
-	d := Defaults{Env: m.Env, Workdir: m.Workdir, User: m.User, Rlimits: m.Rlimits}
+	d := Defaults{Env: m.Env, Workdir: m.Workdir, User: m.User, Rlimits: m.Rlimits, Restricted: m.Restricted}
 	if len(m.Scripts) > 0 {
 		if err := writeScripts(scriptsDir, m.Scripts); err != nil {
 			return setupError(proto.SetupScript, "Scripts", err)

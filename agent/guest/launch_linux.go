@@ -176,7 +176,7 @@ func (s *Server) launch(c *command, std streams) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(c.limits) > 0 {
+	if len(c.limits) > 0 || s.defaults.Restricted {
 		return s.launchLimited(exe, c, std)
 	}
 	attr := &syscall.ProcAttr{

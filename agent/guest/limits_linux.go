@@ -75,7 +75,7 @@ func (s *Server) launchLimited(exe string, c *command, std streams) (*child, err
 	for i, g := range c.id.groups {
 		groups[i] = strconv.FormatUint(uint64(g), 10)
 	}
-	argv := []string{limiterName, exe, strconv.FormatUint(uint64(c.id.uid), 10), strconv.FormatUint(uint64(c.id.gid), 10), strings.Join(groups, ",")}
+	argv := []string{limiterName, exe, strconv.FormatUint(uint64(c.id.uid), 10), strconv.FormatUint(uint64(c.id.gid), 10), strings.Join(groups, ","), strconv.FormatBool(s.defaults.Restricted)}
 	frame, err := proto.AppendFrame(nil, &proto.Exec{Argv: c.argv, Env: c.env, Cwd: c.cwd, Rlimits: c.limits})
 	if err != nil {
 		theirs.Close()
@@ -134,7 +134,7 @@ func limitAndExec(args []string, pipe *os.File) error {
 	if err != nil {
 		return err
 	}
-	if t != proto.TypeExec || len(args) != 5 {
+	if t != proto.TypeExec || len(args) != 6 {
 		return proto.ErrUnexpected
 	}
 	req := new(proto.Exec)
@@ -167,6 +167,11 @@ func limitAndExec(args []string, pipe *os.File) error {
 			return startError(proto.StageRlimit, "rlimit "+strconv.Itoa(int(l.Resource)), err)
 		}
 	}
+	if args[5] == "true" {
+		if err := restrict(); err != nil {
+			return startError(proto.StageUser, "restriction", err)
+		}
+	}
 	if err := syscall.Setgroups(groups); err != nil {
 		return startError(proto.StageUser, "", err)
 	}
@@ -180,6 +185,17 @@ func limitAndExec(args []string, pipe *os.File) error {
 		return startError(proto.StageCwd, req.Cwd, err)
 	}
 	return startError(proto.StageExec, req.Argv[0], syscall.Exec(exe, req.Argv, req.Env))
+}
+
+// restrict keeps the calling thread, and so what it will execute, from gaining
+// privileges and from CAP_SYS_ADMIN, which execve gives to root only as far as
+// the bounding set goes.
+func restrict() error {
+	runtime.LockOSThread() // until execve
+	if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_ADMIN, 0, 0, 0); err != nil {
+		return err
+	}
+	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 }
 
 func limitsMemory(limits []proto.Rlimit) bool {

@@ -25,6 +25,8 @@ type Defaults struct {
 	Rlimits []proto.Rlimit
 	// PathFirst, if not empty, is a directory in front of every PATH.
 	PathFirst string
+	// Restricted takes from commands what proto.Setup says.
+	Restricted bool
 }
 
 // Server runs operations for the host. It is the only part of its process that

@@ -170,6 +170,9 @@ type Setup struct {
 	Scripts []Script
 	// MakeWorkdir has Workdir made when it is missing.
 	MakeWorkdir bool
+	// Restricted has every command run with no_new_privs and without
+	// CAP_SYS_ADMIN.
+	Restricted bool
 	// Entropy is mixed into the guest's random generator before anything else
 	// happens: guests that are copies of each other have the same state of it.
 	Entropy string
@@ -198,6 +201,7 @@ func (m *Setup) fields(c *codec) {
 	c.flag(10, &m.MakeWorkdir)
 	c.str(11, &m.Entropy)
 	many(c, 12, &m.Disks, (*DiskSize).fields)
+	c.flag(13, &m.Restricted)
 	if c.field(20, !m.Network.zero()) {
 		c.group(m.Network.fields)
 	}

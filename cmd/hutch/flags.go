@@ -22,6 +22,7 @@ type sandboxFlags struct {
 	entrypoint                     string
 	scripts, copies                []string
 	maxDuration                    time.Duration
+	security                       string
 	fsType                         string
 	registry                       pullFlags
 	quiet                          bool
@@ -46,6 +47,7 @@ func (f *sandboxFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.entrypoint, "entrypoint", "", "program to run in place of the image's entrypoint; \"\" for none")
 	fl.StringArrayVar(&f.scripts, "script", nil, "NAME=FILE: a script of the host that is first on the guest's PATH as NAME")
 	fl.StringArrayVar(&f.copies, "copy", nil, "HOST:GUEST: a file or directory of the host to be copied into the root before it boots")
+	fl.StringVar(&f.security, "security", "", "\"restricted\": commands cannot gain privileges, and root has no CAP_SYS_ADMIN")
 	fl.StringArrayVar(&f.ulimits, "ulimit", nil, "resource limit NAME=SOFT[:HARD], such as nofile=1024:4096")
 	fl.StringArrayVarP(&f.labels, "label", "l", nil, "label KEY=VALUE")
 	fl.DurationVar(&f.maxDuration, "max-duration", 0, "stop the sandbox after this time")
@@ -95,7 +97,7 @@ func (f *sandboxFlags) options(c *cobra.Command, image string) ([]sandbox.Option
 		sandbox.WithImage(image), sandbox.WithFSType(f.fsType), sandbox.WithCPUs(f.cpus), sandbox.WithMemory(uint64(f.memory)),
 		sandbox.WithOCIUpperSize(uint64(f.upper)), sandbox.WithMounts(mounts), sandbox.WithEnv(env),
 		sandbox.WithLabels(labels), sandbox.WithRlimits(limits), sandbox.WithMaxDuration(f.maxDuration),
-		sandbox.WithWorkdir(f.workdir), sandbox.WithUser(f.user), sandbox.WithShell(f.shell), sandbox.WithHome(f.home),
+		sandbox.WithWorkdir(f.workdir), sandbox.WithUser(f.user), sandbox.WithShell(f.shell), sandbox.WithHome(f.home), sandbox.WithSecurity(sandbox.Security(f.security)),
 		sandbox.WithKernel(f.kernel), sandbox.WithInitramfs(f.initramfs), sandbox.WithKVMDevice(f.kvm),
 	}
 	if f.hostname != "" {
