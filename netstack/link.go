@@ -2,7 +2,6 @@ package netstack
 
 import (
 	"encoding/binary"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -103,10 +102,8 @@ func (l *link) Transmit(_ int, f *vnet.Frame) bool {
 	return true
 }
 
-// TransmitDone lets the stack's goroutines answer what came, so that the guest
-// finds the answers together with the completions of its frames: one interrupt in
-// place of two, where CPUs are scarce.
-func (l *link) TransmitDone(int) { runtime.Gosched() }
+// TransmitDone does nothing: the stack has all frames already.
+func (l *link) TransmitDone(int) {}
 
 // input checks a frame and gives its packet to the stack.
 func (l *link) input(f *vnet.Frame) {
@@ -175,7 +172,9 @@ func (l *link) send(pkt *stack.PacketBuffer) tcpip.Error {
 		return &tcpip.ErrClosedForSend{}
 	}
 	if len(l.pending) == l.head && l.deliver(pkt) {
-		if l.unflushed = true; l.corked == 0 {
+		// An acknowledgement waits for nobody: the guest may have to have it to
+		// go on.
+		if l.unflushed = true; l.corked == 0 || pkt.Data().Size() == 0 {
 			l.flush()
 		}
 		return nil
@@ -196,9 +195,8 @@ func (l *link) flush() {
 	l.s.dev.Flush(0)
 }
 
-// cork keeps the guest from being told of received packets until uncork: one
-// interrupt is enough for all segments of one write. Keep it short; it holds for
-// all flows.
+// cork keeps the guest from being told of received segments until somebody calls
+// uncork: one interrupt is enough for all segments of one write.
 func (l *link) cork() {
 	l.mu.Lock()
 	l.corked++
@@ -208,7 +206,8 @@ func (l *link) cork() {
 func (l *link) uncork() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.corked--; l.corked == 0 && l.unflushed {
+	l.corked--
+	if l.unflushed {
 		l.flush()
 	}
 }
