@@ -171,10 +171,11 @@ func (l *link) send(pkt *stack.PacketBuffer) tcpip.Error {
 	if l.closed {
 		return &tcpip.ErrClosedForSend{}
 	}
-	if len(l.pending) == l.head && l.deliver(pkt) {
-		// An acknowledgement waits for nobody: the guest may have to have it to
-		// go on.
-		if l.unflushed = true; l.corked == 0 || pkt.Data().Size() == 0 {
+	// An acknowledgement waits for nobody: the guest may have to have it to go on.
+	// It may overtake its own flow's data, since it says nothing of them.
+	ack := pureACK(pkt)
+	if (ack || len(l.pending) == l.head) && l.deliver(pkt) {
+		if l.unflushed = true; l.corked == 0 || ack {
 			l.flush()
 		}
 		return nil
@@ -218,6 +219,15 @@ func charge(pkt *stack.PacketBuffer) int {
 		return 0
 	}
 	return pkt.Size()
+}
+
+// pureACK tells whether a packet is nothing but a TCP acknowledgement.
+func pureACK(pkt *stack.PacketBuffer) bool {
+	if pkt.TransportProtocolNumber != header.TCPProtocolNumber || pkt.Data().Size() != 0 {
+		return false
+	}
+	h := header.TCP(pkt.TransportHeader().Slice())
+	return len(h) >= header.TCPMinimumSize && h.Flags() == header.TCPFlagAck
 }
 
 // ReceiveReady sends what waited for receive buffers, or for the rate.

@@ -489,3 +489,57 @@ func TestNoOffloads(t *testing.T) {
 		}
 	}
 }
+
+// TestFairness runs eight streams, four each way: none is starved.
+func TestFairness(t *testing.T) {
+	w := newWorld()
+	w.serve(t, web4, func(c *net.TCPConn) {
+		defer c.Close()
+		_, _ = io.Copy(io.Discard, c)
+	})
+	w.serve(t, web6, func(c *net.TCPConn) {
+		defer c.Close()
+		for b := make([]byte, 64<<10); ; {
+			if _, err := c.Write(b); err != nil {
+				return
+			}
+		}
+	})
+	g := newGuest(t, w.config())
+	var moved [8]atomic.Int64
+	var wg sync.WaitGroup
+	for i := range moved {
+		at := web4
+		if i%2 == 1 {
+			at = web6
+		}
+		c := g.mustDial(at)
+		wg.Go(func() {
+			for b := make([]byte, 64<<10); ; {
+				n, err := 0, error(nil)
+				if at == web4 {
+					n, err = c.Write(b)
+				} else {
+					n, err = c.Read(b)
+				}
+				moved[i].Add(int64(n))
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	time.Sleep(time.Second)
+	g.abortAll()
+	wg.Wait()
+	for way := range 2 {
+		least, most := int64(1<<62), int64(0)
+		for i := way; i < len(moved); i += 2 {
+			least, most = min(least, moved[i].Load()), max(most, moved[i].Load())
+		}
+		t.Logf("%d to %d MiB", least>>20, most>>20)
+		if least < most/20 {
+			t.Errorf("a stream moved %d bytes, another %d", least, most)
+		}
+	}
+}
