@@ -53,7 +53,7 @@ const (
 	// is learnt from one of the first, after its first command, if that came soon.
 	templateHot     = ".hot"
 	templateHotSize = 4 << 10 // of the file, at most
-	templateHotSoon = 5 * time.Second
+	templateHotSoon = 20 * time.Second
 
 	templateTemp   = ".making-"
 	templateFailed = ".failed"

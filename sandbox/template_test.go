@@ -94,6 +94,7 @@ func TestTemplate(t *testing.T) {
 	}
 	wg.Wait()
 	copies[2] = inHome(t, home, "copy-2")
+	shell(t, copies[2], "true") // soon, for what is learnt from a first command
 	said := map[string]bool{}
 	for _, sb := range copies {
 		if sb == nil {
