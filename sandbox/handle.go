@@ -224,6 +224,10 @@ type Config struct {
 	Labels      map[string]string   `json:"labels,omitempty"`
 	MaxDuration time.Duration       `json:"max_duration_ns,omitempty"`
 	Ephemeral   bool                `json:"ephemeral,omitempty"`
+	// Network is the policy, and Ports are the bindings as they were asked for.
+	Network NetworkPolicy `json:"network"`
+	DNS     DNSConfig     `json:"dns,omitzero"`
+	Ports   []PortBinding `json:"ports,omitempty"`
 }
 
 // Config is what the sandbox was created or last started with.
@@ -234,6 +238,7 @@ func (h *Handle) Config() Config {
 		CPUs: c.CPUs, Memory: c.Memory, UpperSize: c.upperSize(), Env: maps.Clone(c.Env), Workdir: c.Workdir, User: c.User,
 		Hostname: c.Hostname, Shell: c.Shell, Security: c.Security, Rlimits: maps.Clone(c.Rlimits), Labels: maps.Clone(c.Labels),
 		MaxDuration: c.MaxDuration, Ephemeral: c.Ephemeral,
+		Network: c.Network.policy().Clone(), DNS: c.Network.DNS, Ports: slices.Clone(c.Network.Ports),
 	}
 }
 
