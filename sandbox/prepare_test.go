@@ -54,6 +54,15 @@ func BenchmarkPrepare(b *testing.B) {
 	if _, err := LoadImages(b.Context(), path, LoadImageOptions{}, WithHome(home)); err != nil {
 		b.Fatal(err)
 	}
+	c, err := resolve("bench", []Option{WithHome(home)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	src, err := openSources(c) // unpacks the kernel
+	if err != nil {
+		b.Fatal(err)
+	}
+	src.close()
 	for _, kept := range []bool{false, true} {
 		label := map[bool]string{false: "ephemeral", true: "kept"}[kept]
 		b.Run(label, func(b *testing.B) {
@@ -82,6 +91,7 @@ func BenchmarkPrepare(b *testing.B) {
 					b.Fatal(err)
 				}
 				src.close()
+				b.StopTimer()
 				if err := s.devices.close(); err != nil {
 					b.Fatal(err)
 				}
@@ -89,6 +99,7 @@ func BenchmarkPrepare(b *testing.B) {
 				if err := s.record.remove(); err != nil {
 					b.Fatal(err)
 				}
+				b.StartTimer()
 			}
 		})
 	}
