@@ -410,7 +410,7 @@ func TestRestoreAlone(t *testing.T) {
 	g.d.Queues[queueEvent].Add(nil, []int{4})
 	g.d.Queues[queueEvent].Kick()
 	g.d.T.Pause()
-	dev, err := New(Config{GuestCID: testCID})
+	dev, err := New(Config{GuestCID: testCID, RXQueueSize: 256})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -472,7 +472,7 @@ func TestWriteDeadline(t *testing.T) {
 
 func TestDeadlineTimerIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, err := New(Config{GuestCID: testCID})
+		d, err := New(Config{GuestCID: testCID, RXQueueSize: 256})
 		if err != nil {
 			t.Fatal(err)
 		}
