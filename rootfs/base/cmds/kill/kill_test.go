@@ -1,7 +1,9 @@
 package main
 
 import (
+	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"syscall"
 	"testing"
@@ -18,6 +20,10 @@ func TestKill(t *testing.T) {
 		{Args: "-0 99999999", Status: 1, Says: "no such process"},
 		{Args: "", Status: 2, Says: "usage"},
 	})
+	// What this process ignores, because nohup or the like started it, its
+	// children would ignore too; what it handles they do not.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Reset()
 	for _, option := range [][]string{nil, {"-HUP"}, {"-s", "INT"}, {"-9", "--"}, {"-SIGTERM"}} {
 		cmd := exec.Command("sleep", "60")
 		if err := cmd.Start(); err != nil {
