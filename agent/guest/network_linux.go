@@ -35,6 +35,8 @@ func setUpNetwork(m *proto.Network) *proto.SetupError {
 	for key, value := range map[string]string{"accept_dad": "0", "dad_transmits": "0", "accept_ra": "0"} {
 		os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/"+key, []byte(value), 0)
 	}
+	// Segments as large as can be: each costs the host as much as a small one.
+	os.WriteFile("/proc/sys/net/ipv4/tcp_tso_rtt_log", []byte("20"), 0)
 	var b batch
 	b.linkUp(index, m.MTU)
 	for _, s := range m.Addresses {
@@ -119,6 +121,11 @@ func parseMAC(s string) (mac [6]byte, err error) {
 	}
 	return mac, nil
 }
+
+const (
+	firstWindow = 64   // segments that TCP may send before the first answer
+	minRTO      = 2000 // milliseconds before TCP sends again
+)
 
 // batch is a list of requests to the kernel, in the order in which they are to
 // be carried out.
@@ -214,6 +221,12 @@ func (q *batch) defaultRoute(index int, gateway netip.Addr) {
 	at := q.begin("route by "+gateway.String(), unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body)
 	q.attr32(unix.RTA_OIF, uint32(index))
 	q.attr(unix.RTA_GATEWAY, gateway.AsSlice())
+	// The way to the host loses nothing, but machines may get no CPU for a while:
+	// what is sent again for nothing makes TCP slow.
+	metrics := batch{}
+	metrics.attr32(unix.RTAX_INITCWND, firstWindow)
+	metrics.attr32(unix.RTAX_RTO_MIN, minRTO)
+	q.attr(unix.RTA_METRICS, metrics.b)
 	q.end(at)
 }
 

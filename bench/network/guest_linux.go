@@ -202,6 +202,14 @@ func setUp(addr netip.Prefix, gateway netip.Addr) error {
 	address = attr(attr(address, syscall.IFA_LOCAL, ip), syscall.IFA_ADDRESS, ip)
 	route := []byte{syscall.AF_INET, 0, 0, 0, syscall.RT_TABLE_MAIN, syscall.RTPROT_BOOT, 0, syscall.RTN_UNICAST, 0, 0, 0, 0}
 	route = attr(route, syscall.RTA_GATEWAY, gateway.AsSlice())
+	// As the agent does, for the peers as well.
+	const rtaxInitCwnd, rtaxRTOMin = 11, 13
+	metrics := attr(nil, rtaxInitCwnd, le.AppendUint32(nil, 64))
+	metrics = attr(metrics, rtaxRTOMin, le.AppendUint32(nil, 2000))
+	route = attr(route, syscall.RTA_METRICS, metrics)
+	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_tso_rtt_log", []byte("20"), 0); err != nil {
+		return err
+	}
 	for _, m := range []struct {
 		typ, flags uint16
 		body       []byte
