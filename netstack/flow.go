@@ -14,7 +14,7 @@ type EventKind uint8
 // The kinds of events.
 const (
 	FlowOpened EventKind = iota // allowed, and the other end answered
-	FlowDenied                  // refused by the policy
+	FlowDenied                  // refused by the policy, perhaps after FlowOpened for the name in it
 	FlowFailed                  // allowed, but the other end could not be reached
 	FlowClosed                  // an opened flow ended
 )

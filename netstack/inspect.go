@@ -3,44 +3,71 @@ package netstack
 import (
 	"encoding/binary"
 	"errors"
+	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// peekHello waits for the first message that the guest sends, at most 16 KiB and
-// 5 seconds, and leaves it unread. What is not the begin of TLS is returned as
-// soon as that is known; a guest that says nothing gives nothing.
-func (f *tcpFlow) peekHello() ([]byte, error) {
+// inspect waits for the first message of the guest and asks the policy again,
+// with the server's name that is in it: the error is ErrDenied if that is denied.
+// It tells what the guest has sent, which is left unread, and whether the guest
+// may still send a name, because time was out.
+func (f *tcpFlow) inspect(timeout <-chan time.Time, stop <-chan struct{}) (hello []byte, more bool, err error) {
+	hello, more, err = f.peekHello(timeout, stop)
+	if err != nil {
+		return nil, false, err
+	}
+	f.policy.Inspected, f.policy.SNI = true, serverName(hello)
+	d := f.s.decide(f.policy)
+	f.rule = d.Rule
+	if !d.Allow || d.NeedSNI {
+		f.log(FlowDenied, d.Rule, ErrDenied)
+		return nil, false, ErrDenied
+	}
+	return hello, more, nil
+}
+
+// peekHello waits until the guest has sent a message, 16 KiB of one, or all that
+// it will send, and leaves that unread. What is not the begin of TLS is returned
+// as soon as that is known. After the timeout, more is true: it may become TLS.
+func (f *tcpFlow) peekHello(timeout <-chan time.Time, stop <-chan struct{}) (b []byte, more bool, err error) {
 	entry, ch := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
 	f.wq.EventRegister(&entry)
 	defer f.wq.EventUnregister(&entry)
-	timeout := time.NewTimer(helloTimeout)
-	defer timeout.Stop()
-	var b []byte
-	for {
+	for last := false; ; {
 		c := collect{max: maxHello}
 		_, err := f.ep.Read(&c, tcpip.ReadOptions{Peek: true})
 		switch err.(type) {
 		case nil:
 			b = c.b
-		case *tcpip.ErrWouldBlock, *tcpip.ErrClosedForReceive:
+		case *tcpip.ErrWouldBlock:
+		case *tcpip.ErrClosedForReceive:
+			return b, false, nil
 		default:
-			return nil, errors.New(err.String())
+			return nil, false, errors.New(err.String())
 		}
-		if _, complete := parseHello(b); complete || len(b) >= maxHello {
-			return b, nil
+		if _, complete := parseHello(b); complete || len(b) >= maxHello || last {
+			return b, false, nil
 		}
-		if _, ok := err.(*tcpip.ErrClosedForReceive); ok {
-			return b, nil
+		// While there is something to read, that the guest ended does not show
+		// by reading. It may have sent more before it did.
+		switch tcp.EndpointState(f.ep.State()) {
+		case tcp.StateEstablished, tcp.StateFinWait1, tcp.StateFinWait2:
+		case tcp.StateError:
+			return nil, false, syscall.ECONNRESET
+		default:
+			last = true
+			continue
 		}
 		select {
 		case <-ch:
-		case <-timeout.C:
-			return b, nil
-		case <-f.s.ctx.Done():
-			return nil, ErrClosed
+		case <-timeout:
+			return b, true, nil
+		case <-stop:
+			return nil, false, ErrClosed
 		}
 	}
 }

@@ -35,6 +35,9 @@ type splice struct {
 	ep   tcpip.Endpoint
 	wq   *waiter.Queue
 	conn net.Conn
+	// hold, if set, returns when what the guest sends may go to the host, or
+	// with an error when it may not, or when its argument is closed.
+	hold func(stop <-chan struct{}) error
 
 	guestDone chan struct{} // closed when nothing more goes to the guest
 	reset     chan struct{} // closed when one direction was reset
@@ -44,8 +47,16 @@ type splice struct {
 	toHost, toGuest atomic.Uint64 // bytes
 }
 
-func (f *tcpFlow) splice(conn net.Conn) {
+// splice serves the flow. With needSNI, nothing that the guest sends goes to the
+// host before it was inspected, however long that takes.
+func (f *tcpFlow) splice(conn net.Conn, needSNI bool) {
 	sp := newSplice(f.s, f.ep, &f.wq, conn)
+	if needSNI {
+		sp.hold = func(stop <-chan struct{}) error {
+			_, _, err := f.inspect(nil, stop)
+			return err
+		}
+	}
 	sp.run()
 	f.s.log(FlowEvent{
 		Kind: FlowClosed, Flow: f.policy, Guest: f.guest, Rule: f.rule, Err: sp.err,
@@ -141,6 +152,12 @@ func (d *discard) Write(b []byte) (int, error) {
 // out of the queue afterwards. Nobody else reads the endpoint or closes it, so
 // they stay where they are meanwhile; a RST of the guest leaves them too.
 func (s *splice) copyToHost() {
+	if s.hold != nil {
+		if err := s.hold(s.reset); err != nil {
+			s.fail(err)
+			return
+		}
+	}
 	entry, ch := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
 	s.wq.EventRegister(&entry)
 	defer s.wq.EventUnregister(&entry)

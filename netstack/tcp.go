@@ -132,7 +132,7 @@ func (s *Stack) acceptTCP(r *tcp.ForwarderRequest) {
 	if s.cfg.Intercept != nil {
 		handler = s.cfg.Intercept(f.policy)
 	}
-	if d.NeedSNI || handler != nil {
+	if handler != nil || d.NeedSNI && !d.ConnectFirst {
 		if f.accept(r) {
 			f.serveInspected(d.NeedSNI, handler)
 		}
@@ -149,7 +149,7 @@ func (s *Stack) acceptTCP(r *tcp.ForwarderRequest) {
 		resetConn(conn)
 		return
 	}
-	f.splice(conn)
+	f.splice(conn, d.NeedSNI)
 }
 
 // accept finishes the handshake with the guest. It takes as long as the guest
@@ -186,21 +186,19 @@ func (f *tcpFlow) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // serveInspected looks at the first bytes that the guest sends before the host is
-// connected to.
+// connected to. When there are none for long, the guest may be waiting for the
+// server to speak: then it is connected to, and what the guest sends is still
+// looked at before it is passed on.
 func (f *tcpFlow) serveInspected(needSNI bool, handler StreamHandler) {
 	var hello []byte
 	if needSNI {
+		timeout := time.NewTimer(helloTimeout)
+		defer timeout.Stop()
 		var err error
-		if hello, err = f.peekHello(); err != nil {
-			f.log(FlowFailed, f.rule, err)
-			f.ep.Abort()
-			return
-		}
-		f.policy.Inspected, f.policy.SNI = true, serverName(hello)
-		d := f.s.decide(f.policy)
-		f.rule = d.Rule
-		if !d.Allow || d.NeedSNI {
-			f.log(FlowDenied, d.Rule, ErrDenied)
+		if hello, needSNI, err = f.inspect(timeout.C, f.s.ctx.Done()); err != nil {
+			if !errors.Is(err, ErrDenied) {
+				f.log(FlowFailed, f.rule, err)
+			}
 			f.ep.Abort()
 			return
 		}
@@ -216,7 +214,7 @@ func (f *tcpFlow) serveInspected(needSNI bool, handler StreamHandler) {
 		f.ep.Abort()
 		return
 	}
-	f.splice(conn)
+	f.splice(conn, needSNI)
 }
 
 // abortEndpoints ends the handshakes that the guest does not finish. Connections

@@ -130,7 +130,9 @@ func (e *Engine) matchAddr(r *Rule, a netip.Addr) bool {
 // A domain that is allowed opens the addresses that DNS gave for it (Flow.Names),
 // and when the guest speaks TLS with a name, that name has to be the domain's
 // too. A domain that is denied is denied by either of the two alone. So what
-// SNI says can only take away, and a denial never waits for it. QUIC is TLS
+// SNI says can only take away, and a denial never waits for it. Where addresses
+// decide and only a denied domain is to be looked for, the flow need not wait to be
+// connected (Decision.ConnectFirst); where a domain allows it, it does. QUIC is TLS
 // whose name cannot be seen: where a domain would have to be told by it, it is
 // denied, and clients fall back to TCP; a rule that names udp lets it pass.
 // Other UDP and ICMP go by DNS alone. Ingress knows no domains.
@@ -196,7 +198,9 @@ func (e *Engine) evaluate(f Flow) Decision {
 			if quic && r.Protos&UDP == 0 {
 				continue
 			}
-			return decide(Allow, i, need || pending, hidden)
+			d := decide(Allow, i, need || pending, hidden)
+			d.ConnectFirst = false
+			return d
 		}
 	}
 	if f.Direction == Ingress {
@@ -208,8 +212,9 @@ func (e *Engine) evaluate(f Flow) Decision {
 // quicPort is where QUIC is looked for. Elsewhere it cannot be told from other UDP.
 const quicPort = 443
 
-// decide makes a decision. An allowed flow is denied by the rule hidden, if
-// there is one, because that could not be told to be about another domain.
+// decide makes a decision that no name allows. An allowed flow is denied by the
+// rule hidden, if there is one, because that could not be told to be about
+// another domain.
 func decide(a Action, rule int, need bool, hidden int) Decision {
 	if a == Deny {
 		return Decision{Rule: rule}
@@ -217,7 +222,7 @@ func decide(a Action, rule int, need bool, hidden int) Decision {
 	if hidden != NoRule {
 		return Decision{Rule: hidden}
 	}
-	return Decision{Allow: true, Rule: rule, NeedSNI: need}
+	return Decision{Allow: true, Rule: rule, NeedSNI: need, ConnectFirst: need}
 }
 
 // Name tells whether a name may be resolved, and which rule says so (NoRule:

@@ -63,6 +63,12 @@ func FuzzEvaluate(f *testing.F) {
 		if first.NeedSNI && !first.Allow {
 			t.Fatal("a denial that waits")
 		}
+		if first.ConnectFirst {
+			bare := flow
+			if bare.Names = nil; !first.NeedSNI || e.Evaluate(bare) != first {
+				t.Fatalf("%+v: the address alone gives %+v", first, e.Evaluate(bare))
+			}
+		}
 		if first.Rule >= 0 && first.Allow != (p.Rules[first.Rule].Action == Allow) && !(flow.Proto == UDP && port == quicPort) {
 			t.Fatalf("rule %v made %+v", p.Rules[first.Rule], first)
 		}

@@ -145,6 +145,11 @@ type Decision struct {
 	// Nothing that the guest sends may be passed on before the flow was
 	// inspected and evaluated again with Inspected set. A denial is final.
 	NeedSNI bool
+	// ConnectFirst comes with NeedSNI only. It says that an address rule or the
+	// default allows the flow, so that all that a name can do is deny it: the
+	// other end may be connected to, and what it sends passed on, before the
+	// flow was inspected. Without it the other end must not notice anything.
+	ConnectFirst bool
 }
 
 // ErrInvalid matches every error about a policy.

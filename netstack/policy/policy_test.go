@@ -190,6 +190,9 @@ func TestEvaluate(t *testing.T) {
 	by := func(rule int) Decision { return Decision{Allow: true, Rule: rule} }
 	not := func(rule int) Decision { return Decision{Rule: rule} }
 	need := func(rule int) Decision { return Decision{Allow: true, Rule: rule, NeedSNI: true} }
+	first := func(rule int) Decision {
+		return Decision{Allow: true, Rule: rule, NeedSNI: true, ConnectFirst: true}
+	}
 
 	domains := Policy{Rules: rules(t, "deny@bad.example.com", "allow@.example.com:tcp:443", "allow@10.0.0.0/8:tcp:80-90"), Ingress: Allow}
 	listed := Public().WithDenied([]string{"evil.example"}, []string{".ads.example"})
@@ -228,7 +231,7 @@ func TestEvaluate(t *testing.T) {
 		{"ingress by source and port", Policy{Rules: rules(t, "allow:ingress@192.168.0.0/16:tcp:80")}, in("192.168.1.1", 80), by(0)},
 		{"ingress other port", Policy{Rules: rules(t, "allow:ingress@192.168.0.0/16:tcp:80")}, in("192.168.1.1", 81), no},
 		{"both directions", Policy{Rules: rules(t, "allow:any@any")}, in("192.168.1.1", 81), by(0)},
-		{"port ranges", domains, tcp("10.1.1.1", 90), need(2)},
+		{"port ranges", domains, tcp("10.1.1.1", 90), first(2)},
 		{"port outside", domains, tcp("10.1.1.1", 91), no},
 		{"rule with ports and icmp", Policy{Rules: rules(t, "allow@any:any:1-65535")}, Flow{Proto: ICMP, Addr: addr("8.8.8.8")}, no},
 
@@ -243,7 +246,12 @@ func TestEvaluate(t *testing.T) {
 		{"SNI alone does not open", domains, sni(tcp("8.8.8.8", 443), "www.example.com"), no},
 		{"denied by SNI", domains, sni(tcp("8.8.8.8", 443, "www.example.com"), "bad.example.com"), not(0)},
 		{"denied by DNS", domains, tcp("8.8.8.8", 443, "www.example.com", "bad.example.com"), not(0)},
-		{"deny list waits", listed, tcp("8.8.8.8", 443), need(2)},
+		{"deny list waits", listed, tcp("8.8.8.8", 443), first(2)},
+		{"deny list before the default", AllowAll().WithDenied([]string{"evil.example"}, nil), tcp("8.8.8.8", 22), first(NoRule)},
+		{"deny list and an allowed domain", listed.WithRules(rules(t, "allow@example.com")...), tcp("8.8.8.8", 443, "example.com"), need(0)},
+		{"deny list before an allowed domain", Public().WithRules(rules(t, "allow@example.com")...).WithDenied([]string{"evil.example"}, nil), tcp("8.8.8.8", 443, "example.com"), need(1)},
+		{"deny list, and a domain that is not the address's", listed.WithRules(rules(t, "allow@example.com")...), tcp("8.8.8.8", 443, "example.org"), first(3)},
+		{"deny list of other ports", Public().WithRules(rules(t, "deny@evil.example:tcp:443")...), tcp("8.8.8.8", 22), by(1)},
 		{"deny list passes", listed, sni(tcp("8.8.8.8", 443), "fine.example"), by(2)},
 		{"deny list, plain", listed, sni(tcp("8.8.8.8", 80), ""), by(2)},
 		{"deny list by SNI alone", listed, sni(tcp("8.8.8.8", 443), "Evil.Example"), not(0)},
