@@ -63,7 +63,7 @@ func (s *Sandbox) bringUp(ctx context.Context, begin time.Time) (err error) {
 		return err
 	}
 	s.timings.Total = time.Since(begin)
-	s.info.Status, s.info.Started = StatusRunning, time.Now().UTC()
+	s.info.Status, s.info.Started, s.info.Ports = StatusRunning, time.Now().UTC(), s.Ports()
 	if err := s.record.write(s.info); err != nil {
 		return errors.Join(err, s.agent.Close(), s.machine.Close(), s.devices.close())
 	}

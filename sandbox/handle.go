@@ -177,6 +177,15 @@ func (h *Handle) PID() int {
 	return h.info.PID
 }
 
+// Ports are the published ports, with the host's addresses and ports as they
+// are; none when it does not run.
+func (h *Handle) Ports() []PortBinding {
+	if h.status == StatusStopped || h.status == StatusCrashed {
+		return nil
+	}
+	return slices.Clone(h.info.Ports)
+}
+
 // Labels are the sandbox's labels; the map is the caller's own.
 func (h *Handle) Labels() map[string]string { return maps.Clone(h.info.Labels) }
 
@@ -224,7 +233,8 @@ type Config struct {
 	Labels      map[string]string   `json:"labels,omitempty"`
 	MaxDuration time.Duration       `json:"max_duration_ns,omitempty"`
 	Ephemeral   bool                `json:"ephemeral,omitempty"`
-	// Network is the policy, and Ports are the bindings as they were asked for.
+	// Network is the policy, and Ports are the bindings as they were asked
+	// for; [Handle.Ports] tells the ports that the host picked.
 	Network NetworkPolicy `json:"network"`
 	DNS     DNSConfig     `json:"dns,omitzero"`
 	Ports   []PortBinding `json:"ports,omitempty"`

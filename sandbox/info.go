@@ -26,6 +26,8 @@ type info struct {
 	Started time.Time `json:"started,omitzero"`
 	// Ended is when it last stopped or crashed.
 	Ended time.Time `json:"ended,omitzero"`
+	// Ports are the published ports as they are, while it runs.
+	Ports []PortBinding `json:"ports,omitempty"`
 	// Labels are the image's and those of the options.
 	Labels map[string]string `json:"labels,omitempty"`
 	// Root is what the root file system is made of, once known.

@@ -108,6 +108,9 @@ func (n *network) publish(bindings []PortBinding) error {
 
 // Ports are the published ports, with the host's addresses and ports as they are.
 func (s *Sandbox) Ports() []PortBinding {
+	if s.remote != nil {
+		return slices.Clone(s.info.Ports)
+	}
 	if s.devices.net == nil {
 		return nil
 	}

@@ -197,6 +197,9 @@ func TestHandles(t *testing.T) {
 	make := func(name string, status Status, ephemeral bool, started time.Time, labels map[string]string) *record {
 		i := testInfo(name, ephemeral)
 		i.Status, i.Started, i.Labels = status, started, labels
+		if status == StatusRunning {
+			i.Ports = []PortBinding{{Address: localhost, Host: 4711, Guest: 80}}
+		}
 		rec, err := claim(home, i)
 		if err != nil {
 			t.Fatal(err)
@@ -228,6 +231,9 @@ func TestHandles(t *testing.T) {
 	got := map[string]Status{}
 	for _, h := range all {
 		got[h.Name()] = h.Status()
+		if runs := h.Name() == "running"; runs != (len(h.Ports()) == 1) || runs && h.Ports()[0].Host != 4711 {
+			t.Errorf("ports of %s: %v", h.Name(), h.Ports())
+		}
 	}
 	want := map[string]Status{"running": StatusRunning, "starting": StatusCreated, "stopped": StatusStopped, "killed": StatusCrashed}
 	if diff := cmp.Diff(want, got); diff != "" {

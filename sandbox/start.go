@@ -49,7 +49,7 @@ func start(ctx context.Context, begin time.Time, name string, opts []Option) (_ 
 	s := newSandbox(c)
 	s.record = rec
 	i := *before
-	i.Config, i.Status, i.Reason, i.PID, i.Ended = c, StatusStarting, "", os.Getpid(), time.Time{}
+	i.Config, i.Status, i.Reason, i.PID, i.Ended, i.Ports = c, StatusStarting, "", os.Getpid(), time.Time{}, nil
 	s.info = &i
 	if err := rec.write(s.info); err != nil {
 		return nil, err

@@ -186,7 +186,7 @@ func (s *Sandbox) letGo(status Status, crash *CrashError) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	s.gone = true
-	s.info.Status, s.info.Ended = status, time.Now().UTC()
+	s.info.Status, s.info.Ended, s.info.Ports = status, time.Now().UTC(), nil
 	if crash != nil {
 		s.info.Reason = crash.Reason
 	}

@@ -47,6 +47,7 @@ func newRun() *cobra.Command {
 			return inForeground(c, f.quiet, func(ctx context.Context) *sandbox.PullSession {
 				return sandbox.CreateWithProgress(ctx, name, opts...)
 			}, func(ctx context.Context, sb *sandbox.Sandbox, signals <-chan os.Signal) error {
+				tellPorts(c, f.quiet, sb)
 				return cf.measured(ctx, sb, sb.DefaultCommand(command...), signals, c.ErrOrStderr())
 			})
 		},
@@ -66,16 +67,21 @@ func inForeground(c *cobra.Command, quiet bool, begin func(context.Context) *san
 	if err != nil {
 		return err
 	}
-	if !quiet {
-		for _, b := range sb.Ports() {
-			fmt.Fprintln(c.ErrOrStderr(), "hutch: published", b)
-		}
-	}
 	err = do(c.Context(), sb, signals)
 	if closed := sb.Close(); err == nil {
 		err = closed
 	}
 	return err
+}
+
+// tellPorts says which ports lead into the sandbox.
+func tellPorts(c *cobra.Command, quiet bool, sb *sandbox.Sandbox) {
+	if quiet {
+		return
+	}
+	for _, b := range sb.Ports() {
+		fmt.Fprintln(c.ErrOrStderr(), "hutch: published", b)
+	}
 }
 
 // imageAndCommand tells the image, before "--", from the command after it.

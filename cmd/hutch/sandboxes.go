@@ -90,6 +90,7 @@ func newStart() *cobra.Command {
 			return inForeground(c, quiet, func(ctx context.Context) *sandbox.PullSession {
 				return sandbox.StartWithProgress(ctx, args[0], opts...)
 			}, func(ctx context.Context, sb *sandbox.Sandbox, signals <-chan os.Signal) error {
+				tellPorts(c, quiet, sb)
 				return cf.measured(ctx, sb, sb.DefaultCommand(command...), signals, c.ErrOrStderr())
 			})
 		},
@@ -179,21 +180,22 @@ func eachSandbox(c *cobra.Command, names []string, home string, do func(context.
 
 // described is a sandbox as JSON.
 type described struct {
-	Name        string            `json:"name"`
-	Status      sandbox.Status    `json:"status"`
-	Reason      string            `json:"reason,omitempty"`
-	PID         int               `json:"pid,omitempty"`
-	ImageDigest string            `json:"image_digest,omitempty"`
-	Labels      map[string]string `json:"labels,omitempty"`
-	Created     time.Time         `json:"created"`
-	Started     time.Time         `json:"started,omitzero"`
-	Ended       time.Time         `json:"ended,omitzero"`
-	Config      sandbox.Config    `json:"config"`
+	Name        string                `json:"name"`
+	Status      sandbox.Status        `json:"status"`
+	Reason      string                `json:"reason,omitempty"`
+	PID         int                   `json:"pid,omitempty"`
+	Ports       []sandbox.PortBinding `json:"ports,omitempty"`
+	ImageDigest string                `json:"image_digest,omitempty"`
+	Labels      map[string]string     `json:"labels,omitempty"`
+	Created     time.Time             `json:"created"`
+	Started     time.Time             `json:"started,omitzero"`
+	Ended       time.Time             `json:"ended,omitzero"`
+	Config      sandbox.Config        `json:"config"`
 }
 
 func describe(h *sandbox.Handle) described {
 	return described{
-		Name: h.Name(), Status: h.Status(), Reason: h.Reason(), PID: h.PID(), ImageDigest: h.ImageDigest(), Labels: h.Labels(),
+		Name: h.Name(), Status: h.Status(), Reason: h.Reason(), PID: h.PID(), Ports: h.Ports(), ImageDigest: h.ImageDigest(), Labels: h.Labels(),
 		Created: h.CreatedAt(), Started: h.StartedAt(), Ended: h.EndedAt(), Config: h.Config(),
 	}
 }

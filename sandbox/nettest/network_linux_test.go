@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -195,6 +196,9 @@ func ports(t *testing.T, sb *sandbox.Sandbox, log *flows) {
 	p := sb.Ports()
 	if len(p) != 3 || p[0].Host == 0 || !p[1].UDP || p[2].Address != netip.IPv6Loopback() {
 		t.Fatalf("ports: %v", p)
+	}
+	if h, err := sandbox.Get(t.Context(), sb.Name(), sandbox.WithHome(home)); err != nil || !slices.Equal(h.Ports(), p) {
+		t.Errorf("the record tells other ports: %+v, %v", h, err)
 	}
 	at := func(b sandbox.PortBinding) string { return netip.AddrPortFrom(b.Address, b.Host).String() }
 	srv := sb.Command(t.Context(), toolPath, "listen", "9000")
