@@ -27,6 +27,7 @@ test: bin lint cross packages
 # What the tests use of Debian's packages.
 packages:
 	bash internal/ci/packages.sh
+	bash internal/ci/toolroot.sh
 
 lint:
 	bash internal/ci/lint.sh
