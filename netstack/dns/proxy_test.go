@@ -25,6 +25,26 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// bothPorts listens on one port of UDP and TCP. That of UDP is picked; that of TCP
+// may be another's.
+func bothPorts(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for try := 0; ; try++ {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", pc.LocalAddr().String())
+		if err == nil {
+			return pc, l
+		}
+		pc.Close()
+		if try == 20 {
+			t.Fatal(err)
+		}
+	}
+}
+
 // resolver is an upstream on the loopback; n counts its queries.
 func resolver(t *testing.T, h mdns.HandlerFunc) (address string, n *atomic.Int32) {
 	t.Helper()
@@ -33,15 +53,8 @@ func resolver(t *testing.T, h mdns.HandlerFunc) (address string, n *atomic.Int32
 		n.Add(1)
 		h(w, r)
 	})
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := bothPorts(t)
 	address = pc.LocalAddr().String()
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, s := range []*mdns.Server{{PacketConn: pc, Handler: counted}, {Listener: l, Handler: counted}} {
 		started, done := make(chan struct{}), make(chan struct{})
 		s.NotifyStartedFunc = func() { close(started) }
@@ -302,10 +315,10 @@ func TestFailOver(t *testing.T) {
 	p := proxy(t, Config{Servers: []string{silent(t), up}, Timeout: 1200 * time.Millisecond})
 	expect(t, p, "a.example", mdns.TypeA, "NOERROR 8.8.1.1")
 	begin := time.Now()
-	for range 5 {
+	for range 5 { // asking the dead one first would take 300 ms each time
 		expect(t, p, "a.example", mdns.TypeA, "NOERROR 8.8.1.1")
 	}
-	if d := time.Since(begin); d > 250*time.Millisecond {
+	if d := time.Since(begin); d > time.Second {
 		t.Errorf("the dead resolver is asked again and again: %v", d)
 	}
 	if n.Load() != 6 {
@@ -349,7 +362,7 @@ func TestNobodyAnswers(t *testing.T) {
 	}
 	slow := 0
 	for range 8 {
-		if <-done > 300*time.Millisecond {
+		if <-done > 600*time.Millisecond {
 			slow++
 		}
 	}
