@@ -12,7 +12,6 @@ packages=(
 	libcap2-bin # setcap: a capability for an image
 	iproute2   # ip: namespaces of the network tests
 	iperf3     # a server for the one in a guest: sandbox/nettest
-	fio        # disk benchmarks in a guest
 	passt      # a peer of bench/network
 )
 
