@@ -44,7 +44,8 @@ race:
 fuzz:
 	bash internal/ci/fuzz.sh $(or $(FUZZTIME),30s)
 
-bench: bin
+bench: bin packages
+	bash bench/virtiofsd.sh
 	$(GO) test -exec "$(CURDIR)/bin/kvmhost --" ./bench ./bench/network -run '^$$' -bench .
 	$(GO) test ./rootfs/oci -run '^$$' -bench . -benchtime 3x
 
