@@ -329,3 +329,30 @@ func TestDiscardFreesHostSpace(t *testing.T) {
 		}
 	}
 }
+
+// TestShortContentID: QEMU writes content IDs without leading zeroes, and one
+// that is written anew must not grow into what follows.
+func TestShortContentID(t *testing.T) {
+	dir := t.TempDir()
+	for id, ok := range map[string]bool{"1234567": true, "5": true, "89abcdef": true, "": false, "123456789": false, "xyz": false, "+5": false} {
+		path := filepath.Join(dir, "d.vmdk")
+		text := "# Disk DescriptorFile\nversion=1\nCID=" + id + "\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW 8 FLAT \"flat\" 0\n"
+		if err := errors.Join(os.WriteFile(path, []byte(text), 0o600), os.WriteFile(filepath.Join(dir, "flat"), make([]byte, 4096), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		img, err := Open(path, VMDK, Options{})
+		if (err == nil) != ok {
+			t.Errorf("CID %q: %v", id, err)
+		}
+		if err != nil {
+			continue
+		}
+		if err := errors.Join(img.WriteAtv([][]byte{make([]byte, 512)}, 0), img.Close()); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || len(got) != len(text) || !strings.Contains(string(got), "\nparentCID=ffffffff\n") {
+			t.Errorf("CID %q: %v, then %q", id, err, got)
+		}
+	}
+}

@@ -70,7 +70,7 @@ func openSparse(f *os.File, header [512]byte, size int64, ro bool) (driver, erro
 	}
 	v := &vmdk{f: f, size: h.capacity, extents: []vmdkExtent{{0, h.capacity, s}}}
 	if !ro {
-		v.ids = &contentID{f: f, at: h.descAt + d.cidAt}
+		v.ids = &contentID{f: f, at: h.descAt + d.cidAt, n: d.cidLen}
 	}
 	return v, nil
 }
@@ -110,7 +110,7 @@ func openFlat(f *os.File, path string, size int64, ro bool) (_ driver, err error
 		}
 	}
 	if !ro {
-		v.ids = &contentID{f: f, at: d.cidAt}
+		v.ids = &contentID{f: f, at: d.cidAt, n: d.cidLen}
 	}
 	return v, nil
 }

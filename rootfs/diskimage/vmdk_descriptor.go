@@ -15,7 +15,8 @@ import (
 // descriptor is what the text of an image says.
 type descriptor struct {
 	createType string
-	cidAt      int64 // of the eight digits of the content ID
+	cidAt      int64 // of the digits of the content ID
+	cidLen     int   // of which there may be fewer than eight
 	extents    []extentLine
 }
 
@@ -61,10 +62,11 @@ func (d *descriptor) line(s string, at int64) error {
 	value = strings.Trim(strings.TrimSpace(value), `"`)
 	switch strings.TrimSpace(key) {
 	case "CID":
-		if _, err := hex.DecodeString(value); err != nil || len(value) != 8 || !strings.HasPrefix(s, "CID="+value) {
+		// QEMU writes no leading zeroes.
+		if _, err := strconv.ParseUint(value, 16, 32); err != nil || len(value) > 8 || !strings.HasPrefix(s, "CID="+value) {
 			return fmt.Errorf("%w: CID %q", ErrCorrupt, value)
 		}
-		d.cidAt = at + int64(len("CID="))
+		d.cidAt, d.cidLen = at+int64(len("CID=")), len(value)
 	case "parentCID":
 		if !strings.EqualFold(value, "ffffffff") {
 			return fmt.Errorf("%w: vmdk with a parent", ErrUnsupported)
@@ -124,6 +126,7 @@ func (d *descriptor) extent(access, s string) error {
 type contentID struct {
 	f    *os.File
 	at   int64
+	n    int // digits
 	done atomic.Bool
 	mu   sync.Mutex
 }
@@ -140,7 +143,7 @@ func (c *contentID) change() error {
 	var id [4]byte
 	_, _ = rand.Read(id[:]) // never fails
 	id[0] &= 0x7f           // ffffffff means none
-	if _, err := c.f.WriteAt([]byte(hex.EncodeToString(id[:])), c.at); err != nil {
+	if _, err := c.f.WriteAt([]byte(hex.EncodeToString(id[:])[:c.n]), c.at); err != nil {
 		return err
 	}
 	c.done.Store(true)
