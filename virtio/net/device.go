@@ -193,7 +193,7 @@ func (d *Device) HandleQueue(q int) error {
 	if ctrl := d.controlIndex(s); q == ctrl {
 		return d.handleControl(s, q)
 	} else if q > 1 && (ctrl < 0 || !s.Has(featureMQ)) {
-		return nil // a queue that has no part in this session
+		return nil // beyond what was negotiated
 	}
 	if q%2 == 1 {
 		return d.handleTX(s, q/2)
